@@ -1,0 +1,1 @@
+"""Algorithms: plain functions over an engine."""

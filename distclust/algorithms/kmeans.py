@@ -1,0 +1,269 @@
+"""k-means over an engine: seeding, Lloyd, restarts, checkpoints, the centres as a model stores them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from distclust.algorithms.kmeans_config import KMeansConfig
+from distclust.algorithms.lloyd import (
+    Iteration,
+    LloydState,
+    history_from_json,
+    history_to_json,
+    run_lloyd,
+)
+from distclust.algorithms.seeding import initial_centers
+from distclust.artifacts.checkpoint import Checkpoint, Checkpoints
+from distclust.engines.events import StageEnded, StageStarted
+from distclust.engines.protocol import Engine
+from distclust.errors import CancelledError, DataError
+from distclust.ops.assign import assign
+from distclust.ops.centers import CenterSet
+from distclust.ops.profile import PreparedData
+
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.floating]
+
+_STEPS_PER_INIT = 1_000_000
+"""Checkpoint numbers must grow: initialisation times this, plus the pass."""
+
+
+class Checkpointed(Protocol):
+    """What `fit_kmeans` needs of a run directory."""
+
+    def checkpoints(self, name: str) -> Checkpoints:
+        """Return the checkpoints of one algorithm."""
+        ...
+
+
+@dataclass(frozen=True)
+class KMeansResult:
+    """Centres that were found, and how.
+
+    Attributes
+    ----------
+    vectors : (m, d) float32 or float64
+        Centres in the coordinates of the source, as the model stores them; m = k unless fewer rows are distinct.
+    centers : CenterSet
+        The same centres in the coordinates of the blocks, derived from ``vectors``: labels found with these are
+        the labels that the stored model gives.
+    n_iter : int
+        Lloyd passes of the kept initialisation.
+    history : tuple of Iteration
+        Of the kept initialisation.
+    converged : bool
+        A stopping rule held before ``max_iter``.
+    """
+
+    vectors: Rows
+    centers: CenterSet
+    n_iter: int
+    history: tuple[Iteration, ...]
+    converged: bool
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The best finished initialisation so far."""
+
+    state: LloydState
+    inertia: float
+
+
+def fit_kmeans(
+    engine: Engine,
+    data: PreparedData,
+    config: KMeansConfig,
+    run: Checkpointed | None = None,
+    *,
+    checkpoint_seconds: float = 0.0,
+) -> KMeansResult:
+    """Cluster the rows of a prepared dataset.
+
+    Parameters
+    ----------
+    engine : Engine
+    data : PreparedData
+        See `distclust.ops.profile.prepare`, with the metric of ``config``.
+    config : KMeansConfig
+    run : RunDirectory, optional
+        Where checkpoints go, and come from if there are some.
+    checkpoint_seconds : float, default=0.0
+        Least time between checkpoints; 0 saves after every pass.
+
+    Raises
+    ------
+    DataError
+        Fewer rows than clusters; or fewer distinct rows, unless ``config.allow_fewer``.
+    """
+    n, k = data.moments.n_rows, config.n_clusters
+    if n < k and not config.allow_fewer:
+        raise DataError(
+            f"n_samples={n} should be >= n_clusters={k}.",
+            where=data.source.describe_place(),
+            do=f"Ask for at most {n} clusters, or allow fewer.",
+        )
+    if n < k:
+        config = _fewer(config, n)
+    saver = _Saver(None if run is None else run.checkpoints("kmeans"), checkpoint_seconds)
+    number, state, best = saver.restore()
+    while number < config.n_init:
+        if state is None:
+            state = LloydState(_seed(engine, data, config, number))
+            saver.save(number, state, best)
+        state = _run(engine, data, config, state, saver, number, best)
+        inertia = 0.0 if config.n_init == 1 else _exact_inertia(engine, data, state.centers)
+        if best is None or inertia < best.inertia:
+            best = _Best(state, inertia)
+        number, state = number + 1, None
+        saver.save(number, None, best)
+    assert best is not None
+    return _result(data, config, best.state)
+
+
+def _run(
+    engine: Engine,
+    data: PreparedData,
+    config: KMeansConfig,
+    state: LloydState,
+    saver: _Saver,
+    number: int,
+    best: _Best | None,
+) -> LloydState:
+    """Run Lloyd; a cancelled run leaves its last finished pass behind."""
+    last = state
+
+    def after_pass(now: LloydState) -> None:
+        nonlocal last
+        last = now
+        saver.save_sometimes(number, now, best)
+
+    try:
+        return run_lloyd(engine, data, config, state, checkpoint=after_pass)
+    except CancelledError:
+        saver.save(number, last, best)
+        raise
+
+
+def _fewer(config: KMeansConfig, n: int) -> KMeansConfig:
+    settings = {name: getattr(config, name) for name in config.__dataclass_fields__}
+    init = config.init if isinstance(config.init, str) else config.init[:n]
+    return KMeansConfig(**{**settings, "n_clusters": n, "init": init})
+
+
+def _seed(engine: Engine, data: PreparedData, config: KMeansConfig, number: int) -> Floats:
+    started = time.perf_counter()
+    engine.options.emit(StageStarted(stage="seed", total_rows=data.pinned.n_rows))
+    centers = initial_centers(engine, data, config, number).astype(np.float64)
+    engine.options.emit(StageEnded(stage="seed", seconds=time.perf_counter() - started))
+    if len(centers) < config.n_clusters and not config.allow_fewer:
+        raise _too_few_distinct(data, config.n_clusters, len(centers))
+    return centers
+
+
+def _too_few_distinct(data: PreparedData, k: int, found: int) -> DataError:
+    return DataError(
+        f"only {found} distinct rows were found for {k} clusters.",
+        where=data.source.describe_place(),
+        do=f"Ask for at most {found} clusters, or accept fewer with allow_fewer=True (--allow-fewer).",
+    )
+
+
+def _exact_inertia(engine: Engine, data: PreparedData, centers: Floats) -> float:
+    stats = assign(engine, data, CenterSet(centers.astype(data.view.dtype)), label="score")
+    return stats.inertia.total()
+
+
+def stored_vectors(data: PreparedData, centers: Floats) -> Rows:
+    """Return centres in the coordinates of the source, in the type that a model stores.
+
+    float64 where the source has more than float32 holds, float32 otherwise.
+    """
+    dtype = np.float64 if data.source.dtype in ("float64", "int32", "int64") else np.float32
+    return (centers + data.offset).astype(dtype)
+
+
+def block_centers(vectors: Rows, offset: Floats, dtype: str) -> CenterSet:
+    """Return stored centres in the coordinates of the blocks."""
+    return CenterSet((vectors.astype(np.float64) - offset).astype(dtype))
+
+
+def _result(data: PreparedData, config: KMeansConfig, state: LloydState) -> KMeansResult:
+    kept = np.delete(state.centers, state.empty, axis=0)
+    # Empty clusters at a fixed point mean that every row sits on its centre: there are no more distinct rows.
+    if state.finished and state.empty and not config.allow_fewer:
+        raise _too_few_distinct(data, config.n_clusters, len(kept))
+    vectors = stored_vectors(data, kept)
+    centers = block_centers(vectors, data.offset, data.view.dtype)
+    return KMeansResult(vectors, centers, state.iteration, state.history, state.finished)
+
+
+class _Saver:
+    """Writes and reads checkpoints; does nothing without a place for them."""
+
+    def __init__(self, checkpoints: Checkpoints | None, seconds: float) -> None:
+        self._checkpoints = checkpoints
+        self._seconds = seconds
+        self._saved = 0.0
+
+    def save_sometimes(self, number: int, state: LloydState, best: _Best | None) -> None:
+        """Save unless the last save is recent."""
+        if time.monotonic() - self._saved >= self._seconds:
+            self.save(number, state, best)
+
+    def save(self, number: int, state: LloydState | None, best: _Best | None) -> None:
+        """Save initialisation ``number`` in progress, and the best finished one."""
+        if self._checkpoints is None:
+            return
+        arrays: dict[str, npt.NDArray[np.generic]] = {}
+        record: dict[str, object] = {"run": number}
+        for name, part in (("state", state), ("best", best.state if best else None)):
+            if part is not None:
+                record[name] = _describe(part)
+                arrays[f"{name}-centers"] = part.centers
+                if part.previous is not None:
+                    arrays[f"{name}-previous"] = part.previous
+        if best is not None:
+            record["best_inertia"] = best.inertia
+        self._checkpoints.save(number * _STEPS_PER_INIT + (state.iteration if state else 0), record, arrays)
+        self._saved = time.monotonic()
+
+    def restore(self) -> tuple[int, LloydState | None, _Best | None]:
+        """Return where the last save was: initialisation, its state, the best finished one."""
+        found = None if self._checkpoints is None else self._checkpoints.load()
+        if found is None:
+            return 0, None, None
+        best = _rebuild("best", found)
+        return (
+            int(found.state["run"]),
+            _rebuild("state", found),
+            None if best is None else _Best(best, float(found.state["best_inertia"])),
+        )
+
+
+def _describe(state: LloydState) -> dict[str, object]:
+    return {
+        "iteration": state.iteration,
+        "history": history_to_json(state.history),
+        "finished": state.finished,
+        "empty": list(state.empty),
+    }
+
+
+def _rebuild(name: str, found: Checkpoint) -> LloydState | None:
+    record = found.state.get(name)
+    if record is None:
+        return None
+    return LloydState(
+        found.arrays[f"{name}-centers"],
+        record["iteration"],
+        history_from_json(record["history"]),
+        record["finished"],
+        found.arrays.get(f"{name}-previous"),
+        tuple(record["empty"]),
+    )

@@ -1,0 +1,75 @@
+"""Settings of k-means."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from distclust.data.refs import METRICS, Metric
+from distclust.errors import UsageError, unknown_name
+
+InitName = Literal["k-means||", "k-means++", "random"]
+INITS: tuple[InitName, ...] = ("k-means||", "k-means++", "random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KMeansConfig:
+    """Settings that decide the result of k-means; they validate themselves.
+
+    Parameters
+    ----------
+    n_clusters : int
+        k, at least 1.
+    init : {"k-means||", "k-means++", "random"} or (k, d) array, default="k-means||"
+        Seeding. An array holds centres in the coordinates of the source.
+    metric : {"euclidean", "cosine"}, default="euclidean"
+        ``cosine`` is spherical k-means: unit rows, unit centres.
+    max_iter : int, default=100
+        Most Lloyd passes of one initialisation.
+    tol : float, default=1e-4
+        Stop when the sum of squared centre movements is at most ``tol`` times the mean variance of the columns.
+    rtol : float, default=1e-4
+        Stop when a pass lowers the inertia by less than this share; 0 switches the rule off.
+    n_init : int, default=1
+        Initialisations; the one of lowest inertia is kept.
+    seed : int, default=0
+        Key of all random draws.
+    allow_fewer : bool, default=False
+        With fewer than k distinct rows, return fewer clusters instead of an error.
+    """
+
+    n_clusters: int
+    init: InitName | npt.NDArray[np.floating] = "k-means||"
+    metric: Metric = "euclidean"
+    max_iter: int = 100
+    tol: float = 1e-4
+    rtol: float = 1e-4
+    n_init: int = 1
+    seed: int = 0
+    allow_fewer: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("n_clusters", 1), ("max_iter", 1), ("n_init", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+                raise UsageError(f"{name} == {value!r}, must be an integer of at least {least}.")
+        if self.seed >= 2**64:
+            raise UsageError(f"seed == {self.seed!r}, must be below 2**64.")
+        for name in ("tol", "rtol"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float | np.floating) or not (value >= 0 and math.isfinite(value)):
+                raise UsageError(f"{name} == {value!r}, must be a finite number of at least 0.")
+        if self.metric not in METRICS:
+            raise unknown_name("metric", self.metric, METRICS)
+        if isinstance(self.init, str):
+            if self.init not in INITS:
+                raise unknown_name("init", self.init, INITS)
+        elif self.init.ndim != 2 or len(self.init) != self.n_clusters or not np.isfinite(self.init).all():
+            raise UsageError(
+                f"init is an array of shape {self.init.shape}; needed are n_clusters = {self.n_clusters} rows of "
+                "finite coordinates."
+            )

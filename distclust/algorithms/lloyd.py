@@ -1,0 +1,289 @@
+"""Lloyd's algorithm as map-reduce: one fold an iteration, exact integer sums, only what moved travels.
+
+Source: Lloyd, *Least squares quantization in PCM* (1982). The stopping rules are scikit-learn's two (labels
+unchanged; centre movement) and one on the relative gain of inertia.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from distclust.algorithms.kmeans_config import KMeansConfig
+from distclust.data.block import Block
+from distclust.engines.events import IterationEnded, StageEnded, StageStarted
+from distclust.engines.protocol import Engine, StepContext
+from distclust.kernels.lloyd import accumulate, accumulate_moved, farthest, fixed_sums, row_sqdist, row_sqnorm
+from distclust.ops.centers import CenterSet, nearest_labels
+from distclust.ops.profile import PreparedData
+from distclust.stats.extremes import FarRows
+from distclust.stats.fixed import FixedPair, SumScales
+from distclust.stats.lloyd import ClusterSums, LloydStats
+
+Floats = npt.NDArray[np.float64]
+
+FAR_ROWS = 64
+"""Most empty clusters that one pass can fill; each partial carries that many rows."""
+
+
+@dataclass(frozen=True)
+class LloydValue:
+    """What a Lloyd pass shares.
+
+    Attributes
+    ----------
+    centers : CenterSet
+        Of this pass.
+    previous : CenterSet or None
+        Of the pass before; None in a first pass. A node that has lost its labels finds them again from these
+        centres, so changes are the same with and without state.
+    totals : bool
+        Whether the sums are wanted whole (first pass, or first after a resume) or as changes since ``previous``.
+    scales : SumScales
+    inertia_scale : float
+    """
+
+    centers: CenterSet
+    previous: CenterSet | None
+    totals: bool
+    scales: SumScales
+    inertia_scale: float
+
+
+@dataclass(frozen=True)
+class LloydStep:
+    """Assign a block and sum what the update needs."""
+
+    far_rows: int
+
+    def __call__(self, block: Block, value: LloydValue, context: StepContext) -> LloydStats:
+        # The old labels first: should they be lost, finding them again must not push out the new ones.
+        old = None if value.previous is None else nearest_labels(block, value.previous, context)
+        labels = nearest_labels(block, value.centers, context)
+        sqdist = row_sqdist(block.x, value.centers.rows, labels)
+        inertia = FixedPair.zeros(1, value.inertia_scale)
+        fixed_sums(sqdist, block.weights, np.zeros(block.n, np.int32), inertia.scale, inertia.high, inertia.low)
+        moved = block.n if old is None else int(np.count_nonzero(old != labels))
+        sums = _totals(block, labels, value) if old is None or value.totals else _changes(block, old, labels, value)
+        return LloydStats(sums, inertia, moved, self._far(block, sqdist, labels))
+
+    def _far(self, block: Block, sqdist: Floats, labels: npt.NDArray[np.int32]) -> FarRows:
+        if block.weights is not None:
+            sqdist = np.where(block.weights > 0, sqdist, 0.0)  # a row of no weight is no centre
+        at = farthest(sqdist, block.row_ids, self.far_rows)
+        weights = np.ones(len(at)) if block.weights is None else block.weights[at]
+        return FarRows(self.far_rows, sqdist[at], block.row_ids[at], block.x[at], labels[at], weights)
+
+
+def _totals(block: Block, labels: npt.NDArray[np.int32], value: LloydValue) -> ClusterSums:
+    out = ClusterSums.zeros(len(value.centers), block.d)
+    scales = value.scales
+    accumulate(block.x, block.weights, labels, scales.columns, scales.mass, out.sums, out.mass, out.counts)
+    return out
+
+
+def _changes(
+    block: Block, old: npt.NDArray[np.int32], new: npt.NDArray[np.int32], value: LloydValue
+) -> ClusterSums:
+    moved = np.flatnonzero(old != new)
+    touched = np.unique(np.concatenate([old[moved], new[moved]])).astype(np.int64)
+    slot = np.zeros(len(value.centers), np.int32)
+    slot[touched] = np.arange(len(touched), dtype=np.int32)
+    t = len(touched)
+    out = ClusterSums(touched, np.zeros((t, block.d), np.int64), np.zeros(t, np.int64), np.zeros(t, np.int64))
+    accumulate_moved(
+        block.x, block.weights, old, new, slot, value.scales.columns, value.scales.mass, out.sums, out.mass, out.counts
+    )
+    return out
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One entry of the history."""
+
+    iteration: int
+    inertia: float
+    """Of the centres that the pass began with."""
+    shift: float
+    moved: int
+    reassigned: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LloydState:
+    """Everything that the next pass depends on: what a checkpoint holds.
+
+    Attributes
+    ----------
+    centers : (k, d) float64
+        In the coordinates of the blocks.
+    iteration : int
+        Passes done.
+    history : tuple of Iteration
+    finished : bool
+        A stopping rule held.
+    previous : (k, d) float64 or None
+        Centres that the last pass began with.
+    empty : tuple of int
+        Clusters that had no row in the last pass and could not be given one.
+    """
+
+    centers: Floats
+    iteration: int = 0
+    history: tuple[Iteration, ...] = ()
+    finished: bool = False
+    previous: Floats | None = None
+    empty: tuple[int, ...] = ()
+
+    @property
+    def inertia(self) -> float:
+        """Inertia of the last pass's centres; infinite before the first."""
+        return self.history[-1].inertia if self.history else float("inf")
+
+
+def run_lloyd(
+    engine: Engine,
+    data: PreparedData,
+    config: KMeansConfig,
+    state: LloydState,
+    *,
+    checkpoint: Callable[[LloydState], None] | None = None,
+) -> LloydState:
+    """Iterate until a stopping rule holds.
+
+    Parameters
+    ----------
+    engine : Engine
+    data : PreparedData
+    config : KMeansConfig
+        ``max_iter``, ``tol``, ``rtol``.
+    state : LloydState
+        First centres, or a checkpoint. The result has the same bits from either.
+    checkpoint : callable, optional
+        Called with the state after every pass.
+    """
+    started = time.perf_counter()
+    engine.options.emit(StageStarted(stage="lloyd", total_rows=data.pinned.n_rows, max_passes=config.max_iter))
+    threshold = config.tol * float(np.cumsum(data.moments.variance)[-1] / data.width)
+    totals: ClusterSums | None = None
+    while not state.finished and state.iteration < config.max_iter:
+        state, totals = _iterate(engine, data, config, state, totals, threshold)
+        if checkpoint is not None:
+            checkpoint(state)
+    engine.options.emit(StageEnded(stage="lloyd", seconds=time.perf_counter() - started))
+    return state
+
+
+def _iterate(
+    engine: Engine,
+    data: PreparedData,
+    config: KMeansConfig,
+    state: LloydState,
+    totals: ClusterSums | None,
+    threshold: float,
+) -> tuple[LloydState, ClusterSums]:
+    """Do one pass; ``totals`` are the sums under the centres before ``state``'s, None where they are not known."""
+    started = time.perf_counter()
+    dtype = data.view.dtype
+    centers = CenterSet(state.centers.astype(dtype))
+    previous = None if state.previous is None else CenterSet(state.previous.astype(dtype))
+    scale = data.inertia_scale(float(row_sqnorm(centers.rows).max()))
+    step = LloydStep(min(len(centers), FAR_ROWS))
+    with engine.share(LloydValue(centers, previous, totals is None, data.scales, scale)) as shared:
+        stats: LloydStats = engine.fold(data.pinned, step, LloydStats.merge, shared, label="lloyd")
+    totals = stats.sums if totals is None else totals.merge(stats.sums)
+    new, reassigned, empty = update_centers(state.centers, totals, stats.far, data)
+    entry = Iteration(
+        state.iteration + 1,
+        stats.inertia.total(),
+        float(np.cumsum(row_sqnorm(new - state.centers))[-1]),
+        stats.moved,
+        reassigned,
+        time.perf_counter() - started,
+    )
+    gain = state.inertia - entry.inertia
+    finished = reassigned == 0 and (
+        stats.moved == 0
+        or entry.shift <= threshold
+        or (state.iteration > 0 and gain < config.rtol * state.inertia)
+    )
+    engine.options.emit(IterationEnded(stage="lloyd", **vars(entry)))
+    new_state = LloydState(new, entry.iteration, (*state.history, entry), finished, state.centers, empty)
+    return new_state, totals
+
+
+def update_centers(
+    centers: Floats, totals: ClusterSums, far: FarRows, data: PreparedData
+) -> tuple[Floats, int, tuple[int, ...]]:
+    """Return the means of the clusters; an empty cluster takes a far row, which leaves its old cluster.
+
+    Parameters
+    ----------
+    centers : (k, d) float64
+        Centres of the pass; a cluster that stays empty keeps its own.
+    totals : ClusterSums
+        Of all k clusters.
+    far : FarRows
+        By (-squared distance, row id).
+    data : PreparedData
+        For scales and metric.
+
+    Returns
+    -------
+    centers : (k, d) float64
+    reassigned : int
+        Clusters that took a far row.
+    empty : tuple of int
+        Clusters that stayed empty: there was no far row left for them.
+    """
+    mass = totals.mass / data.scales.mass
+    sums = totals.sums / data.scales.columns
+    empty = np.flatnonzero(totals.mass == 0)
+    taken = _takeable(far, len(empty))
+    for cluster, at in zip(empty, taken, strict=False):
+        donor, weight, row = int(far.labels[at]), float(far.weights[at]), far.rows[at].astype(np.float64)
+        if mass[donor] <= weight:  # the donor would be empty in turn
+            continue
+        sums[donor] -= weight * row
+        mass[donor] -= weight
+        sums[cluster], mass[cluster] = weight * row, weight
+    full = mass > 0
+    new = centers.copy()
+    new[full] = sums[full] / mass[full, None]
+    if data.view.unit_rows:
+        lengths = np.sqrt(row_sqnorm(new))
+        directed = full & (lengths > 0)
+        new[directed] /= lengths[directed, None]
+        new[full & (lengths == 0)] = centers[full & (lengths == 0)]
+    still = empty[~full[empty]]
+    return new, len(empty) - len(still), tuple(int(cluster) for cluster in still)
+
+
+def _takeable(far: FarRows, wanted: int) -> list[int]:
+    """Return the first far rows that are off their centre and differ from each other."""
+    seen: set[bytes] = set()
+    out: list[int] = []
+    for at in range(len(far.row_ids)):
+        bits = (far.rows[at] + 0.0).tobytes()
+        if len(out) == wanted or far.sqdist[at] <= 0:
+            break
+        if bits not in seen:
+            seen.add(bits)
+            out.append(at)
+    return out
+
+
+def history_to_json(history: tuple[Iteration, ...]) -> list[dict[str, Any]]:
+    """Return the history as plain values."""
+    return [vars(entry) for entry in history]
+
+
+def history_from_json(entries: list[dict[str, Any]]) -> tuple[Iteration, ...]:
+    """Undo `history_to_json`."""
+    return tuple(Iteration(**entry) for entry in entries)

@@ -1,0 +1,190 @@
+"""Jobs as data: what the command line and job files say, checked before anything runs.
+
+A job has keys of two kinds. *What* keys decide the result and are part of the run's identity; *how* keys (engine,
+memory, scratch, ...) do not change a bit of it.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from distclust.algorithms.kmeans_config import KMeansConfig
+from distclust.errors import UsageError, nearest_name
+
+_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?i?b?)", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def parse_bytes(value: object) -> object:
+    """Turn ``"256MB"``, ``"1.5GiB"`` or a number into bytes; units are powers of 1024.
+
+    Raises
+    ------
+    ValueError
+        Anything else.
+    """
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"{value!r} is not a size; write for example 256MB, 4GB or a number of bytes")
+    power = _POWERS[match["unit"].lower().rstrip("b").rstrip("i")]
+    return int(float(match["number"]) * 1024**power)
+
+
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, str | Path) else value
+
+
+def _least_memory(value: int | None) -> int | None:
+    if value is not None and value < 64 << 20:
+        raise ValueError(f"{value} bytes are too few; at least 64MB are needed")
+    return value
+
+
+Size = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)]
+Memory = Annotated[Size | None, AfterValidator(_least_memory)]
+Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+
+
+class DataJob(BaseModel):
+    """What all jobs over a dataset share."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    how: ClassVar[frozenset[str]] = frozenset(
+        {"output", "engine", "memory", "scratch", "overwrite", "target_bytes", "checkpoint_seconds"}
+    )
+    """Keys that do not change the result."""
+
+    data: Paths = Field(description="Files, directories or globs of Parquet, Arrow IPC or .npy; any pyarrow URI.")
+    column: str | None = Field(None, description="Column of the vectors: a list or one number.")
+    columns: tuple[str, ...] = Field((), description="Numeric columns that together are the vector.")
+    id_column: str | None = Field(None, description="Column copied into the labels; default: the global row id.")
+    on_bad_rows: Literal["error", "drop"] = Field("error", description="NaN, infinity; zero rows under cosine.")
+    output: str = Field(description="Run directory, or URI.")
+    engine: str = Field("local", description="local, local[N], dask, dask://host:port, spark, spark://host:port.")
+    memory: Memory = Field(None, description="Most memory of each process beyond the interpreter, as 256MB.")
+    scratch: str | None = Field(None, description="Directory on a local disk for the node cache.")
+    overwrite: bool = Field(False, description="Replace the output, at the very end.")
+    target_bytes: Size | None = Field(None, description="Bytes of a partition; default: from the memory.")
+
+    def what(self) -> dict[str, Any]:
+        """Return the keys that decide the result, as plain values."""
+        return {k: v for k, v in self.model_dump(mode="json").items() if k not in self.how and k != "data"}
+
+    def how_keys(self) -> dict[str, Any]:
+        """Return the other keys, as plain values."""
+        return {k: v for k, v in self.model_dump(mode="json").items() if k in self.how}
+
+
+class KMeansJob(DataJob):
+    """k-means over a dataset: model, labels, manifest."""
+
+    kind: Literal["kmeans"] = "kmeans"
+    n_clusters: int = Field(ge=1, alias="k", validation_alias="k", description="Number of clusters.")
+    weight_column: str | None = Field(None, description="Column of non-negative row weights.")
+    init: Literal["k-means||", "k-means++", "random"] = Field("k-means||", description="Seeding.")
+    metric: Literal["euclidean", "cosine"] = "euclidean"
+    max_iter: int = Field(100, ge=1, description="Most passes of one initialisation.")
+    tol: float = Field(1e-4, ge=0, description="Stop at this share of the mean variance as centre movement.")
+    rtol: float = Field(1e-4, ge=0, description="Stop when a pass gains less than this share of inertia.")
+    n_init: int = Field(1, ge=1, description="Initialisations; the best is kept.")
+    seed: int = Field(0, ge=0, lt=2**64)
+    precision: Literal["float32", "float64"] = "float32"
+    allow_fewer: bool = Field(False, description="Accept fewer clusters where fewer rows are distinct.")
+    checkpoint_seconds: float = Field(0.0, ge=0, description="Least seconds between checkpoints; 0: every pass.")
+
+    def algorithm(self) -> KMeansConfig:
+        """Return the settings of the algorithm."""
+        return KMeansConfig(
+            n_clusters=self.n_clusters,
+            init=self.init,
+            metric=self.metric,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            rtol=self.rtol,
+            n_init=self.n_init,
+            seed=self.seed,
+            allow_fewer=self.allow_fewer,
+        )
+
+
+class AssignJob(DataJob):
+    """Labels of new rows under a finished model."""
+
+    kind: Literal["assign"] = "assign"
+    model: str = Field(description="Run directory or model directory.")
+
+
+Job = Annotated[KMeansJob | AssignJob, Field(discriminator="kind")]
+_ADAPTER: TypeAdapter[KMeansJob | AssignJob] = TypeAdapter(Job)
+JOBS: dict[str, type[KMeansJob] | type[AssignJob]] = {"kmeans": KMeansJob, "assign": AssignJob}
+
+
+def parse_job(values: dict[str, Any], *, where: str = "") -> KMeansJob | AssignJob:
+    """Check the values of a job.
+
+    Parameters
+    ----------
+    values : dict
+        Keys as in the JSON schema, ``kind`` among them.
+    where : str, optional
+        Job file, for messages.
+
+    Raises
+    ------
+    UsageError
+        Unknown keys (with the nearest one), missing keys, values out of range: all of them at once.
+    """
+    kind = values.get("kind")
+    if kind not in JOBS:
+        allowed = ", ".join(map(repr, JOBS))
+        raise UsageError(
+            f"kind is {kind!r}; allowed are {allowed}.", where=where, do=nearest_name(str(kind or ""), JOBS)
+        )
+    try:
+        return JOBS[kind].model_validate(values)
+    except ValidationError as invalid:
+        raise UsageError(_explain(invalid, JOBS[kind]), where=where) from None
+
+
+def _explain(invalid: ValidationError, model: type[BaseModel]) -> str:
+    allowed = [field.alias or name for name, field in model.model_fields.items()]
+    lines = []
+    for error in invalid.errors(include_url=False):
+        key = ".".join(str(part) for part in error["loc"])
+        if error["type"] == "extra_forbidden":
+            lines.append(f"unknown key {key!r}. {nearest_name(key, allowed)}".rstrip())
+        elif error["type"] == "missing":
+            lines.append(f"key {key!r} is missing.")
+        else:
+            lines.append(f"{key} == {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}.")
+    return " ".join(lines)
+
+
+def load_job(path: str | Path) -> KMeansJob | AssignJob:
+    """Read a job file (TOML).
+
+    Raises
+    ------
+    UsageError
+        The file cannot be read, is no TOML, or says something that is not allowed.
+    """
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as fault:
+        raise UsageError(f"the job file cannot be read: {fault.strerror}.", where=str(path)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+        raise UsageError(f"not a TOML file: {fault}.", where=str(path)) from None
+    return parse_job(values, where=str(path))
+
+
+def job_schema() -> dict[str, Any]:
+    """Return the JSON schema of job files."""
+    return _ADAPTER.json_schema(by_alias=True)

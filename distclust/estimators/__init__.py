@@ -1,0 +1,1 @@
+"""scikit-learn-style shells around the algorithms; no logic of their own."""

@@ -1,0 +1,101 @@
+"""What users hand to an estimator, as a source that the engine's workers can read."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from distclust.data.memory import release
+from distclust.data.sources import Source, open_source
+from distclust.engines.open import open_engine, stage_frame
+from distclust.engines.protocol import Engine
+from distclust.ops.stage import stage_memory
+
+
+@dataclass(frozen=True)
+class RowColumns:
+    """Column names that a caller gave for a dataset."""
+
+    column: str | None = None
+    columns: Sequence[str] = ()
+    id_column: str | None = None
+    weight_column: str | None = None
+
+
+def is_dataset(X: object) -> bool:
+    """Tell whether ``X`` is a dataset on storage, an engine's frame or an Arrow table: no array for scikit-learn."""
+    if isinstance(X, str | Path | pa.Table):
+        return True
+    if isinstance(X, list | tuple) and X and all(isinstance(part, str | Path) for part in X):
+        return True
+    return _package(X) in ("pyspark", "dask", "dask_expr") or (
+        _package(X) == "polars" and any(dtype.is_nested() for dtype in X.dtypes)  # type: ignore[attr-defined]
+    )
+
+
+def _package(X: object) -> str:
+    return type(X).__module__.partition(".")[0]
+
+
+@contextmanager
+def opened(
+    X: Any, engine: Any, names: RowColumns, *, weights: Any = None, staging: str | None = None
+) -> Iterator[tuple[Engine, Source]]:
+    """Open an engine and a source on it; close what was opened here at the end.
+
+    Parameters
+    ----------
+    X : array, path or paths, Arrow table, polars, Spark or Dask frame
+    engine : str, client, session or Engine
+    names : RowColumns
+    weights : (n,) float64, optional
+        For arrays.
+    staging : str, optional
+        Directory that driver and workers see, for rows that are not on storage yet; default: a temporary one.
+    """
+    ours = not hasattr(engine, "fold")
+    opened_engine: Engine = open_engine(engine)
+    temporary: tempfile.TemporaryDirectory[str] | None = None
+    token: str | None = None
+    try:
+        if _needs_staging(X, opened_engine) and staging is None:
+            temporary = tempfile.TemporaryDirectory(prefix="distclust-staging-")
+            staging = temporary.name
+        if _package(X) in ("pyspark", "dask", "dask_expr"):
+            X = stage_frame(X, staging, engine)
+        elif _package(X) == "polars":
+            X = X.to_arrow()
+        source = open_source(
+            X,
+            column=names.column,
+            columns=tuple(names.columns),
+            id_column=names.id_column,
+            weight_column=names.weight_column,
+            weights=weights,
+        )
+        if source.files[0].format == "memory":
+            token = source.files[0].uri
+            if not opened_engine.info.sees_driver_memory:
+                assert staging is not None
+                source = stage_memory(source, staging)
+        yield opened_engine, source
+    finally:
+        if ours:
+            opened_engine.close()
+        if token is not None:
+            release(token)
+        if temporary is not None:
+            temporary.cleanup()
+
+
+def _needs_staging(X: object, engine: Engine) -> bool:
+    on_storage = isinstance(X, str | Path | list | tuple)
+    return not on_storage and not (
+        engine.info.sees_driver_memory and _package(X) not in ("pyspark", "dask", "dask_expr")
+    )

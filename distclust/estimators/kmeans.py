@@ -1,0 +1,327 @@
+"""`KMeans`: scikit-learn's interface, on arrays in memory and on datasets too large for it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from distclust.algorithms.kmeans import KMeansResult, block_centers, fit_kmeans
+from distclust.algorithms.kmeans_config import InitName, KMeansConfig
+from distclust.data.refs import Metric
+from distclust.engines.protocol import Engine, Pinned
+from distclust.errors import MissingExtraError, UsageError
+from distclust.estimators._rows import RowColumns, is_dataset, opened
+from distclust.ops.assign import assign, predict, transform
+from distclust.ops.profile import pin_for_model, plan, prepare
+
+try:
+    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.utils import check_random_state
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+except ImportError as missing:
+    raise MissingExtraError(
+        "The estimators need scikit-learn, which is not installed.", do='pip install "distclust[sklearn]"'
+    ) from missing
+
+Rows = npt.NDArray[np.floating]
+
+
+class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
+    """k-means with equal bits on every engine, in any partitioning.
+
+    Parameters
+    ----------
+    n_clusters : int, default=8
+        Number of clusters.
+    init : {"k-means||", "k-means++", "random"} or (n_clusters, n_features) array, default="k-means||"
+        First centres. On small data ``k-means||`` is greedy k-means++ over all rows.
+    n_init : int, default=1
+        Initialisations; the one of lowest inertia is kept.
+    max_iter : int, default=300
+        Most passes of one initialisation.
+    tol : float, default=1e-4
+        Stop when the sum of squared centre movements is at most this share of the mean column variance.
+    rtol : float, default=1e-4
+        Stop when a pass lowers the inertia by less than this share; 0 switches the rule off.
+    metric : {"euclidean", "cosine"}, default="euclidean"
+        ``cosine`` is spherical k-means.
+    precision : {"float32", "float64"}, default="float32"
+        Type in which centred rows are compared; sums are exact integers in both.
+    random_state : int, RandomState or None, default=None
+        Key of all draws; an int makes the result reproducible on every engine.
+    engine : str, distributed.Client, SparkSession or Engine, default="local"
+        ``"local"``, ``"local[4]"``, ``"dask"``, ``"dask://host:8786"``, ``"spark"``, ``"spark://host:7077"``.
+    on_bad_rows : {"error", "drop"}, default="error"
+        NaN, infinity and, under cosine, zero rows of a dataset; dropped rows get the label -1.
+    staging : str, optional
+        Directory that driver and workers see, for rows that are not on storage yet.
+
+    Attributes
+    ----------
+    cluster_centers_ : (n_clusters, n_features) array
+        float64 for float64 and large integer input, else float32.
+    labels_ : (n_samples,) int32 array
+        Cluster of every row of the training data.
+    inertia_ : float
+        Sum of weighted squared distances to the final centres, exact in float64.
+    n_iter_ : int
+        Passes of the kept initialisation.
+    history_ : list of dict
+        Inertia, shift, moved rows, reassigned clusters and seconds of every pass.
+    n_features_in_ : int
+    feature_names_in_ : (n_features,) array of str
+        Only for input with string column names.
+
+    See Also
+    --------
+    sklearn.cluster.KMeans : The same for one machine.
+
+    References
+    ----------
+    Lloyd, *Least squares quantization in PCM*, 1982. Bahmani et al., *Scalable k-means++*, 2012.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from distclust import KMeans
+    >>> X = np.array([[1., 2.], [1., 4.], [1., 0.], [10., 2.], [10., 4.], [10., 0.]])
+    >>> km = KMeans(n_clusters=2, random_state=0, engine="local[1]").fit(X)
+    >>> km.cluster_centers_[np.argsort(km.cluster_centers_[:, 0])]
+    array([[ 1.,  2.],
+           [10.,  2.]])
+    >>> km.inertia_
+    16.0
+    """
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        init: InitName | Rows = "k-means||",
+        n_init: int = 1,
+        max_iter: int = 300,
+        tol: float = 1e-4,
+        rtol: float = 1e-4,
+        metric: Metric = "euclidean",
+        precision: Literal["float32", "float64"] = "float32",
+        random_state: int | np.random.RandomState | None = None,
+        engine: Any = "local",
+        on_bad_rows: Literal["error", "drop"] = "error",
+        staging: str | None = None,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.init = init
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.rtol = rtol
+        self.metric = metric
+        self.precision = precision
+        self.random_state = random_state
+        self.engine = engine
+        self.on_bad_rows = on_bad_rows
+        self.staging = staging
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        column: str | None = None,
+        columns: Sequence[str] = (),
+        id_column: str | None = None,
+        weight_column: str | None = None,
+    ) -> Self:
+        """Find the clusters.
+
+        Parameters
+        ----------
+        X : (n_samples, n_features) array or data frame, Arrow table, path or paths, Spark or Dask frame
+            Rows in memory, or a dataset: files, directories or globs of Parquet, Arrow IPC or npy.
+        y : ignored
+        sample_weight : (n_samples,) array, optional
+            Weights of rows in memory; for datasets see ``weight_column``.
+        column, columns, id_column, weight_column : optional
+            For datasets: the column of the vectors, or the numeric columns that together are the vector.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        UsageError
+            A parameter out of range.
+        DataError
+            Rows that cannot be clustered: where, what was found, what is allowed.
+        """
+        config = self._config()
+        names = RowColumns(column, columns, id_column, weight_column)
+        X, weights = self._validated(X, sample_weight, names, reset=True)
+        with opened(X, self.engine, names, weights=weights, staging=self.staging) as (engine, source):
+            data = prepare(
+                engine,
+                source,
+                plan(engine, source),
+                metric=self.metric,
+                precision=self.precision,
+                on_bad_rows=self.on_bad_rows,
+            )
+            if isinstance(config.init, np.ndarray) and config.init.shape[1] != data.width:
+                raise UsageError(
+                    f"init has {config.init.shape[1]} columns, the rows have {data.width}; they must be equal."
+                )
+            if data.moments.n_rows < config.n_clusters:
+                raise UsageError(
+                    f"n_samples={data.moments.n_rows} should be >= n_clusters={config.n_clusters}."
+                )
+            result = fit_kmeans(engine, data, config)
+            self.labels_ = predict(engine, data.pinned, result.centers)
+            self.inertia_ = assign(engine, data, result.centers).inertia.total()
+        self._remember(result, data.offset)
+        return self
+
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> npt.NDArray[np.int32]:
+        """Find the clusters and return the labels of the rows; see `fit`."""
+        labels: npt.NDArray[np.int32] = self.fit(X, sample_weight=sample_weight).labels_
+        return labels
+
+    def predict(self, X: Any, *, column: str | None = None, columns: Sequence[str] = ()) -> npt.NDArray[np.int32]:
+        """Return the nearest cluster of every row.
+
+        Parameters
+        ----------
+        X : as for `fit`
+        column, columns : optional
+            For datasets.
+
+        Returns
+        -------
+        (n_samples,) int32 array
+        """
+        check_is_fitted(self)
+        names = RowColumns(column, columns)
+        X, _ = self._validated(X, None, names, reset=False)
+        with opened(X, self.engine, names, staging=self.staging) as (engine, source):
+            return predict(engine, self._pinned(engine, source), self._centers())
+
+    def transform(self, X: Any, *, column: str | None = None, columns: Sequence[str] = ()) -> Rows:
+        """Return the distance of every row to every centre.
+
+        Parameters
+        ----------
+        X : as for `fit`
+        column, columns : optional
+            For datasets.
+
+        Returns
+        -------
+        (n_samples, n_clusters) array
+            Euclidean distances, or 1 - cosine; of the type of ``X`` where that is float32 or float64.
+        """
+        check_is_fitted(self)
+        names = RowColumns(column, columns)
+        X, _ = self._validated(X, None, names, reset=False)
+        with opened(X, self.engine, names, staging=self.staging) as (engine, source):
+            table = transform(engine, self._pinned(engine, source), self._centers(), self.metric)
+        return table.astype(X.dtype, copy=False) if isinstance(X, np.ndarray) else table
+
+    def score(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        column: str | None = None,
+        columns: Sequence[str] = (),
+        weight_column: str | None = None,
+    ) -> float:
+        """Return minus the inertia of rows under the fitted centres; parameters as for `fit`."""
+        check_is_fitted(self)
+        names = RowColumns(column, columns, weight_column=weight_column)
+        X, weights = self._validated(X, sample_weight, names, reset=False)
+        with opened(X, self.engine, names, weights=weights, staging=self.staging) as (engine, source):
+            data = prepare(
+                engine,
+                source,
+                plan(engine, source),
+                metric=self.metric,
+                precision=self.precision,
+                on_bad_rows=self.on_bad_rows,
+                center=self._offset,
+            )
+            return -assign(engine, data, self._centers()).inertia.total()
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.cluster_centers_)
+
+    def _config(self) -> KMeansConfig:
+        seed = self.random_state
+        if not isinstance(seed, int | np.integer):
+            seed = int(check_random_state(seed).randint(np.iinfo(np.int32).max))
+        init = self.init if isinstance(self.init, str) else np.asarray(self.init, dtype=np.float64)
+        return KMeansConfig(
+            n_clusters=self.n_clusters,
+            init=init,
+            metric=self.metric,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            rtol=self.rtol,
+            n_init=self.n_init,
+            seed=int(seed),
+            allow_fewer=True,
+        )
+
+    def _validated(self, X: Any, sample_weight: Any, names: RowColumns, *, reset: bool) -> tuple[Any, Any]:
+        if is_dataset(X):
+            if sample_weight is not None:
+                raise UsageError("sample_weight is for rows in memory.", do="Name the dataset's weight_column.")
+            return X, None
+        if names != RowColumns():
+            raise UsageError("column, columns, id_column and weight_column are for datasets, not for arrays.")
+        X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C", accept_large_sparse=False)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(
+                sample_weight, X, dtype=np.float64, ensure_non_negative=True
+            )
+        return X, sample_weight
+
+    def _remember(self, result: KMeansResult, offset: npt.NDArray[np.float64]) -> None:
+        self.cluster_centers_ = result.vectors
+        self.n_iter_ = result.n_iter
+        self.history_ = [vars(entry) for entry in result.history]
+        self.n_features_in_ = result.vectors.shape[1]
+        self._offset = offset
+        if len(result.vectors) < self.n_clusters:
+            warnings.warn(
+                f"Number of distinct clusters ({len(result.vectors)}) found smaller than n_clusters "
+                f"({self.n_clusters}). Possibly due to duplicate points in X.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def _centers(self) -> Any:
+        return block_centers(self.cluster_centers_, self._offset, self.precision)
+
+    def _pinned(self, engine: Engine, source: Any) -> Pinned:
+        if source.width != self.n_features_in_:
+            raise UsageError(
+                f"X has {source.width} features, but KMeans is expecting {self.n_features_in_} features as input."
+            )
+        pinned, _ = pin_for_model(
+            engine,
+            source,
+            plan(engine, source),
+            center=self._offset,
+            metric=self.metric,
+            precision=self.precision,
+            on_bad_rows=self.on_bad_rows,
+        )
+        return pinned

@@ -1,0 +1,165 @@
+"""Assignment of rows to given centres: labels, distances, populations, exact inertia."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from distclust.artifacts.commit import commit_file
+from distclust.data.block import Block
+from distclust.data.decode import read_ids
+from distclust.data.refs import Metric
+from distclust.data.sinks import encode_parquet, labels_table
+from distclust.data.storage import Storage
+from distclust.engines.protocol import Engine, Pinned, StepContext
+from distclust.kernels.lloyd import fixed_sums, row_sqdist, row_sqnorm
+from distclust.kernels.nearest import distance_table
+from distclust.kernels.random import hash_rows
+from distclust.ops.centers import CenterSet, nearest_labels
+from distclust.ops.profile import PreparedData
+from distclust.stats.fixed import FixedPair
+from distclust.stats.lloyd import AssignStats
+
+
+@dataclass(frozen=True)
+class AssignValue:
+    """What an assignment pass shares."""
+
+    centers: CenterSet
+    inertia_scale: float
+    metric: Metric
+
+
+def reported_distance(sqdist: npt.NDArray[np.float64], metric: Metric) -> npt.NDArray[np.float32]:
+    """Return what users call the distance: Euclidean, or 1 - cosine (half the squared distance of unit rows)."""
+    return (sqdist / 2 if metric == "cosine" else np.sqrt(sqdist)).astype(np.float32)
+
+
+def labels_digest(
+    row_ids: npt.NDArray[np.int64], labels: npt.NDArray[np.int32], distances: npt.NDArray[np.float32]
+) -> int:
+    """Return the sum modulo 2^64 of a hash of (row id, cluster, distance bits): independent of any order."""
+    mixed = hash_rows(row_ids) + labels.astype(np.uint64)
+    mixed = hash_rows(mixed.view(np.int64)) + distances.view(np.uint32).astype(np.uint64)
+    return int(hash_rows(mixed.view(np.int64)).sum(dtype=np.uint64))
+
+
+@dataclass(frozen=True)
+class AssignStep:
+    """Label a block; with a ``sink``, write and commit its label file."""
+
+    sink: Storage | None = None
+
+    def __call__(self, block: Block, value: AssignValue, context: StepContext) -> AssignStats:
+        labels = nearest_labels(block, value.centers, context)
+        sqdist = row_sqdist(block.x, value.centers.rows, labels)
+        k = len(value.centers)
+        inertia = FixedPair.zeros(k, value.inertia_scale)
+        fixed_sums(sqdist, block.weights, labels, inertia.scale, inertia.high, inertia.low)
+        distances = reported_distance(sqdist, value.metric)
+        stats = AssignStats(
+            np.bincount(labels, minlength=k).astype(np.int64),
+            inertia,
+            labels_digest(block.row_ids, labels, distances),
+        )
+        if self.sink is not None:
+            self._write(self.sink, block, labels, distances, stats)
+        return stats
+
+    @staticmethod
+    def _write(
+        sink: Storage,
+        block: Block,
+        labels: npt.NDArray[np.int32],
+        distances: npt.NDArray[np.float32],
+        stats: AssignStats,
+    ) -> None:
+        ref, columns = block.ref, block.view.columns
+        table = labels_table(ref, read_ids(ref, columns), columns.id or "row_id", block.positions, labels, distances)
+        commit_file(
+            sink,
+            "labels",
+            ref.index,
+            f"part-{ref.index:05d}",
+            ".parquet",
+            encode_parquet(table),
+            rows=ref.n_rows,
+            extra={"source": ref.uri, "offset": ref.offset, "stats": stats.to_bytes().hex()},
+        )
+
+
+def assign(
+    engine: Engine,
+    data: PreparedData,
+    centers: CenterSet,
+    *,
+    sink: Storage | None = None,
+    skip: dict[int, AssignStats] | None = None,
+    label: str = "label",
+) -> AssignStats:
+    """Label all rows.
+
+    Parameters
+    ----------
+    engine : Engine
+    data : PreparedData
+    centers : CenterSet
+        In the coordinates of the blocks.
+    sink : Storage, optional
+        Run directory whose ``labels/`` is written, one committed file a partition.
+    skip : dict, optional
+        Statistics of the partitions that are committed already, by partition index.
+    label : str, default="label"
+        Name of the pass.
+    """
+    skip = skip or {}
+    bound = float(row_sqnorm(centers.rows).max(initial=0.0))
+    value = AssignValue(centers, data.inertia_scale(bound), data.metric)
+    done = list(skip.values())
+    open_refs = [ref for ref in data.pinned.refs if ref.index not in skip]
+    if open_refs:
+        pinned = engine.pin(open_refs, data.view, label=label)
+        with engine.share(value) as shared:
+            done.append(engine.fold(pinned, AssignStep(sink), AssignStats.merge, shared, label=label))
+    total = done[0]
+    for part in done[1:]:
+        total = total.merge(part)
+    return total
+
+
+@dataclass(frozen=True)
+class PredictStep:
+    """Cluster of every row of a partition in input order, -1 for a row that was dropped."""
+
+    def __call__(self, block: Block, centers: CenterSet, context: StepContext) -> npt.NDArray[np.int32]:
+        labels = np.full(block.ref.n_rows, -1, np.int32)
+        labels[block.positions] = nearest_labels(block, centers, context)
+        return labels
+
+
+@dataclass(frozen=True)
+class TransformStep:
+    """Distances of every row of a partition to all centres, in input order; NaN for a row that was dropped."""
+
+    metric: Metric
+
+    def __call__(self, block: Block, centers: CenterSet, context: StepContext) -> npt.NDArray[np.floating]:
+        sqdist = distance_table(block.x, centers.packed).astype(np.float64) + row_sqnorm(block.x)[:, None]
+        np.maximum(sqdist, 0.0, out=sqdist)
+        out = np.full((block.ref.n_rows, len(centers)), np.nan, block.x.dtype)
+        out[block.positions] = sqdist / 2 if self.metric == "cosine" else np.sqrt(sqdist)
+        return out
+
+
+def predict(engine: Engine, pinned: Pinned, centers: CenterSet) -> npt.NDArray[np.int32]:
+    """Return the labels of all rows, in input order, on the driver."""
+    with engine.share(centers) as shared:
+        return np.concatenate(engine.map(pinned, PredictStep(), shared, label="predict"))
+
+
+def transform(engine: Engine, pinned: Pinned, centers: CenterSet, metric: Metric) -> npt.NDArray[np.floating]:
+    """Return the distances of all rows to all centres, in input order, on the driver."""
+    with engine.share(centers) as shared:
+        return np.concatenate(engine.map(pinned, TransformStep(metric), shared, label="transform"))

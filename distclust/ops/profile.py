@@ -1,0 +1,306 @@
+"""From a source to rows that an algorithm can use: the profile pass, the centring, the exact moments.
+
+Two passes. The first reads the source and finds what must be known before rows can be centred: how many there
+are, their extent, the bad ones, and a sample by row hash, whose mean becomes the centre (any point near the rows
+serves: it is there so that float32 coordinates stay small; a sample's mean needs no second reading of the source
+and does not depend on the partitioning). The second pass builds the node cache and sums exactly.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from distclust.data.block import Block, RawRows
+from distclust.data.plan import plan_partitions
+from distclust.data.refs import METRICS, BlockView, Metric, PartitionRef, RawView
+from distclust.data.sources import Source
+from distclust.engines.events import Note, StageEnded, StageStarted
+from distclust.engines.protocol import Engine, Pinned, StepContext
+from distclust.errors import DataError, UsageError, unknown_name
+from distclust.kernels.moments import column_sums, scan_rows
+from distclust.kernels.random import hash_rows
+from distclust.stats.extremes import KeyedRows
+from distclust.stats.fixed import SumScales, scale_for, scales_for
+from distclust.stats.moments import BadRow, Moments, MomentStats, ProfileStats
+
+MAX_PARTITION_BYTES = 32 << 20
+MIN_PARTITION_BYTES = 1 << 20
+SAMPLE_VALUES = 1 << 21
+"""Values of the profile's sample: 16 MB of float64 travel at most."""
+
+
+@dataclass(frozen=True)
+class ProfileStep:
+    """Count, extent, bad rows and a hash sample of one partition, read from the source in batches."""
+
+    sample_rows: int
+    unit_rows: bool
+
+    def __call__(self, rows: RawRows, value: None, context: StepContext) -> ProfileStats:
+        width = rows.view.width
+        minimum, maximum = np.full(width, np.inf), np.full(width, -np.inf)
+        sample = KeyedRows.by_hash(self.sample_rows, np.empty(0, np.int64), np.empty((0, width)), None)
+        n_good, n_bad, max_weight = 0, 0, 0.0
+        first_bad: BadRow | None = None
+        for batch in rows.batches():
+            bad = np.zeros(len(batch.values), np.uint8)
+            scan_rows(batch.values, self.unit_rows, minimum, maximum, bad)
+            good = np.flatnonzero(bad == 0)
+            n_good += len(good)
+            n_bad += len(bad) - len(good)
+            if first_bad is None and len(good) < len(bad):
+                first_bad = _describe(rows, batch.start, batch.values, bad)
+            if len(good):
+                max_weight = max(max_weight, 1.0 if batch.weights is None else float(batch.weights[good].max()))
+            sample = self._extend(sample, rows.ref.offset + batch.start, good, batch.values)
+        return ProfileStats(n_good, minimum, maximum, max_weight, n_bad, first_bad, sample)
+
+    def _extend(
+        self, sample: KeyedRows, first_id: int, good: npt.NDArray[np.intp], values: npt.NDArray[Any]
+    ) -> KeyedRows:
+        ids = (first_id + good).astype(np.int64)
+        keys = hash_rows(ids)
+        if len(sample.keys) == self.sample_rows:
+            near = keys < sample.keys[-1]
+            ids, good = ids[near], good[near]
+        if not len(ids):
+            return sample
+        first = np.sort(np.argsort(hash_rows(ids), kind="stable")[: self.sample_rows])
+        return sample.merge(
+            KeyedRows.by_hash(self.sample_rows, ids[first], values[good[first]].astype(np.float64), None)
+        )
+
+
+def _describe(rows: RawRows, start: int, values: npt.NDArray[Any], bad: npt.NDArray[np.uint8]) -> BadRow:
+    at = int(np.flatnonzero(bad)[0])
+    row = start + at
+    where = f"{rows.ref.describe()}, row {row}"
+    if bad[at] == 2:
+        return BadRow(where, rows.ref.offset + row, "a zero vector, which has no direction")
+    column = int(np.flatnonzero(~np.isfinite(values[at]))[0])
+    return BadRow(where, rows.ref.offset + row, f"{values[at, column]} at position {column}")
+
+
+@dataclass(frozen=True)
+class MomentScales:
+    """Scales of the moments pass, from the extent of the rows."""
+
+    columns: npt.NDArray[np.float64]
+    squares: npt.NDArray[np.float64]
+    mass: float
+
+
+@dataclass(frozen=True)
+class MomentStep:
+    """Exact column sums of one block; the pass that builds the node cache."""
+
+    exact: ClassVar[bool] = True
+
+    def __call__(self, block: Block, scales: MomentScales, context: StepContext) -> MomentStats:
+        d = block.d
+        sums, abs_sums, high, low = (np.zeros(d, np.int64) for _ in range(4))
+        column_sums(block.x, block.weights, scales.columns, sums, abs_sums, high, low, scales.squares)
+        mass = block.n if block.weights is None else int(np.rint(block.weights * scales.mass).astype(np.int64).sum())
+        return MomentStats(block.n, mass, sums, abs_sums, high, low)
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A dataset ready for iterations.
+
+    Attributes
+    ----------
+    source : Source
+    pinned : Pinned
+        Partitions under the centred view.
+    view : BlockView
+    metric : {"euclidean", "cosine"}
+    moments : Moments
+        Of the centred rows.
+    scales : SumScales
+        Fixed-point scales of all sums over these rows.
+    n_bad : int
+        Rows dropped.
+    """
+
+    source: Source
+    pinned: Pinned
+    view: BlockView
+    metric: Metric
+    moments: Moments
+    scales: SumScales
+    n_bad: int
+
+    @property
+    def width(self) -> int:
+        """Number of dimensions."""
+        return self.view.width
+
+    @property
+    def offset(self) -> npt.NDArray[np.float64]:
+        """What was subtracted from every row; zeros under cosine."""
+        return np.zeros(self.width) if self.view.center is None else self.view.center
+
+    def inertia_scale(self, max_center_square: float) -> float:
+        """Return the scale at which sum of w * ||x - c||^2 fits, for centres of at most that squared length."""
+        return scale_for(2.0 * (self.moments.sum_squares + self.moments.mass * max_center_square) * (1 + 2.0**-20))
+
+
+def partition_bytes(engine: Engine, memory: int | None = None) -> int:
+    """Return the size of a block at which a task stays well inside its memory (block, batch, output, slack).
+
+    Parameters
+    ----------
+    engine : Engine
+    memory : int, optional
+        Bytes that one process may use; default: what the engine says.
+    """
+    per_slot = engine.info.memory_per_slot
+    if memory is not None:
+        per_slot = min(per_slot, memory // (engine.info.slots if engine.info.sees_driver_memory else 1))
+    return int(min(MAX_PARTITION_BYTES, max(MIN_PARTITION_BYTES, per_slot // 8)))
+
+
+def plan(
+    engine: Engine, source: Source, target_bytes: int | None = None, least: int | None = None
+) -> tuple[PartitionRef, ...]:
+    """Cut a source into partitions.
+
+    Parameters
+    ----------
+    engine : Engine
+    source : Source
+    target_bytes : int, optional
+        Bytes of a block; default: what suits the engine's memory.
+    least : int, optional
+        Least number of partitions where there are rows enough; default: eight per slot, for even load.
+    """
+    return plan_partitions(source, target_bytes or partition_bytes(engine), least or 8 * engine.info.slots)
+
+
+def prepare(
+    engine: Engine,
+    source: Source,
+    refs: tuple[PartitionRef, ...],
+    *,
+    metric: Metric = "euclidean",
+    precision: Literal["float32", "float64"] = "float32",
+    on_bad_rows: Literal["error", "drop"] = "error",
+    center: npt.NDArray[np.float64] | None = None,
+) -> PreparedData:
+    """Profile a source, choose centring and scales, and build the node cache.
+
+    Parameters
+    ----------
+    engine : Engine
+    source : Source
+        See `distclust.data.sources.open_source`.
+    refs : tuple of PartitionRef
+        See `plan`; the result does not depend on how the rows are cut.
+    metric : {"euclidean", "cosine"}, default="euclidean"
+        Under cosine rows are made unit and not centred.
+    precision : {"float32", "float64"}, default="float32"
+        Type of the blocks.
+    on_bad_rows : {"error", "drop"}, default="error"
+        NaN, infinity and, under cosine, zero rows.
+    center : (d,) float64, optional
+        What is subtracted from the rows: a model's own; default: the mean of a sample.
+
+    Raises
+    ------
+    DataError
+        Bad rows under ``"error"``, no rows at all, or no positive weight.
+    """
+    if metric not in METRICS:
+        raise unknown_name("metric", metric, METRICS)
+    if on_bad_rows not in ("error", "drop"):
+        raise unknown_name("on_bad_rows", on_bad_rows, ("error", "drop"))
+    if precision not in ("float32", "float64"):
+        raise unknown_name("precision", precision, ("float32", "float64"))
+    unit = metric == "cosine"
+    profile = _profile_pass(engine, source, refs, unit, on_bad_rows)
+    if center is None and not unit:
+        center = np.cumsum(profile.sample.in_id_order().rows, axis=0)[-1] / len(profile.sample.row_ids)
+    pinned, view = pin_for_model(
+        engine, source, refs, center=center, metric=metric, precision=precision, on_bad_rows=on_bad_rows
+    )
+    moments, scales = _moments_pass(engine, pinned, profile, view)
+    return PreparedData(source, pinned, view, metric, moments, scales, profile.n_bad)
+
+
+def pin_for_model(
+    engine: Engine,
+    source: Source,
+    refs: tuple[PartitionRef, ...],
+    *,
+    center: npt.NDArray[np.float64] | None,
+    metric: Metric,
+    precision: Literal["float32", "float64"],
+    on_bad_rows: Literal["error", "drop"],
+) -> tuple[Pinned, BlockView]:
+    """Bind a source to the coordinates of a model, without a pass over its rows."""
+    unit = metric == "cosine"
+    view = BlockView(source.columns, source.width, None if unit else center, unit, precision, on_bad_rows)
+    return engine.pin(refs, view, label="rows"), view
+
+
+def _profile_pass(
+    engine: Engine, source: Source, refs: tuple[PartitionRef, ...], unit: bool, on_bad_rows: Literal["error", "drop"]
+) -> ProfileStats:
+    started = time.perf_counter()
+    engine.options.emit(StageStarted(stage="profile", total_rows=source.n_rows))
+    raw = engine.pin(refs, RawView(source.columns, source.width, unit, on_bad_rows), label="source rows")
+    step = ProfileStep(max(64, min(4096, SAMPLE_VALUES // source.width)), unit)
+    profile: ProfileStats = engine.fold(raw, step, ProfileStats.merge, label="profile")
+    engine.options.emit(StageEnded(stage="profile", seconds=time.perf_counter() - started))
+    if profile.first_bad is not None:
+        bad = profile.first_bad
+        if on_bad_rows == "error":
+            raise DataError(
+                f"the row holds {bad.found}; {profile.n_bad} such row(s) in the dataset. Finite values are needed"
+                + (", and under cosine non-zero rows." if unit else "."),
+                where=f"{bad.where} (row id {bad.row_id})",
+                do="Repair them, or leave them out with on_bad_rows='drop' (--on-bad-rows drop), which counts them.",
+            )
+        engine.options.emit(Note(message=f"{profile.n_bad} bad row(s) dropped; the first: {bad.where}: {bad.found}"))
+    if profile.n_rows == 0:
+        raise DataError("The dataset has no usable row.", where=source.describe_place(), do="Give other files.")
+    if profile.max_weight == 0.0:
+        raise DataError("All weights are zero.", where=f"column {source.columns.weight!r}", do="One must be positive.")
+    return profile
+
+
+def _moments_pass(
+    engine: Engine, pinned: Pinned, profile: ProfileStats, view: BlockView
+) -> tuple[Moments, SumScales]:
+    shift = 0.0 if view.center is None else view.center
+    extent = np.maximum(np.abs(profile.maximum - shift), np.abs(profile.minimum - shift)) * (1 + 2.0**-20)
+    bound = profile.n_rows * profile.max_weight
+    if not np.isfinite(extent).all() or extent.max() > np.sqrt(np.finfo(np.float32).max) / 16:
+        raise UsageError(
+            f"Coordinates reach {float(np.max(extent)):.3g} from their mean; squared distances would overflow float32.",
+            do="Scale the columns first (for example to unit variance).",
+        )
+    weighted = view.columns.weight is not None or profile.max_weight != 1.0
+    scales = MomentScales(
+        columns=scales_for(bound * extent, profile.max_weight * extent),
+        squares=scales_for(bound * extent**2),
+        mass=scale_for(bound, profile.max_weight) if weighted else 1.0,
+    )
+    started = time.perf_counter()
+    engine.options.emit(StageStarted(stage="cache", total_rows=pinned.n_rows))
+    with engine.share(scales) as shared:
+        stats: MomentStats = engine.fold(pinned, MomentStep(), MomentStats.merge, shared, label="cache")
+    engine.options.emit(StageEnded(stage="cache", seconds=time.perf_counter() - started))
+    moments = Moments.from_stats(stats, scales.columns, scales.squares, scales.mass)
+    # Every cluster's sum is bounded by the sum of absolute values: far tighter than rows times extent where one
+    # outlier decides the extent. Twice, because that sum was itself rounded.
+    return moments, SumScales(
+        scales_for(2.0 * np.maximum(moments.abs_sums, extent * profile.max_weight), profile.max_weight * extent),
+        scales.mass,
+    )

@@ -1,0 +1,1 @@
+"""Mergeable sufficient statistics: what a pass over the rows leaves behind."""

@@ -1,0 +1,164 @@
+"""What one Lloyd pass leaves behind: sums, masses and counts by cluster, inertia, moved rows, far rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from distclust.stats.codec import arrays_from_bytes, arrays_to_bytes
+from distclust.stats.extremes import FarRows
+from distclust.stats.fixed import FixedPair
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClusterSums:
+    """Integer sums of some of the clusters; as totals, or as changes since an earlier labelling.
+
+    Attributes
+    ----------
+    clusters : (t,) int64, ascending
+        The clusters that have entries here; the others have none to add.
+    sums : (t, d) int64
+        Fixed-point sums of w * x.
+    mass : (t,) int64
+        Fixed-point sums of w.
+    counts : (t,) int64
+        Rows.
+    """
+
+    exact: ClassVar[bool] = True
+
+    clusters: Ints
+    sums: Ints
+    mass: Ints
+    counts: Ints
+
+    @classmethod
+    def zeros(cls, n_clusters: int, width: int) -> ClusterSums:
+        """Return totals of nothing for all clusters."""
+        return cls(
+            np.arange(n_clusters, dtype=np.int64),
+            np.zeros((n_clusters, width), np.int64),
+            np.zeros(n_clusters, np.int64),
+            np.zeros(n_clusters, np.int64),
+        )
+
+    def merge(self, other: ClusterSums) -> ClusterSums:
+        """Add entry by entry; the result has the union of the clusters."""
+        if len(self.clusters) == len(other.clusters) and np.array_equal(self.clusters, other.clusters):
+            return ClusterSums(
+                self.clusters, self.sums + other.sums, self.mass + other.mass, self.counts + other.counts
+            )
+        clusters = np.union1d(self.clusters, other.clusters)
+        out = ClusterSums(
+            clusters,
+            np.zeros((len(clusters), self.sums.shape[1]), np.int64),
+            np.zeros(len(clusters), np.int64),
+            np.zeros(len(clusters), np.int64),
+        )
+        for part in (self, other):
+            at = np.searchsorted(clusters, part.clusters)
+            out.sums[at] += part.sums
+            out.mass[at] += part.mass
+            out.counts[at] += part.counts
+        return out
+
+    def to_bytes(self) -> bytes:
+        """Encode without pickle."""
+        return arrays_to_bytes(
+            "cluster-sums/1",
+            {"clusters": self.clusters, "sums": self.sums, "mass": self.mass, "counts": self.counts},
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> ClusterSums:
+        """Decode what `to_bytes` wrote."""
+        return cls(**arrays_from_bytes("cluster-sums/1", data))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class LloydStats:
+    """One pass of Lloyd's algorithm.
+
+    Attributes
+    ----------
+    sums : ClusterSums
+        Totals in a first pass, changes in a later one.
+    inertia : FixedPair of one total
+        Sum of w * squared distance to the centres of this pass.
+    moved : int
+        Rows whose cluster differs from the previous pass; all rows in a first pass.
+    far : FarRows
+        The rows farthest from their centres, for clusters that are left empty.
+    """
+
+    exact: ClassVar[bool] = True
+
+    sums: ClusterSums
+    inertia: FixedPair
+    moved: int
+    far: FarRows
+
+    def merge(self, other: LloydStats) -> LloydStats:
+        """Combine the statistics of two disjoint sets of rows."""
+        return LloydStats(
+            self.sums.merge(other.sums),
+            self.inertia.merge(other.inertia),
+            self.moved + other.moved,
+            self.far.merge(other.far),
+        )
+
+
+@dataclass(frozen=True)
+class AssignStats:
+    """The final pass: population and inertia of every cluster, and a digest of the labels.
+
+    Attributes
+    ----------
+    counts : (k,) int64
+        Rows.
+    inertia : FixedPair of k totals
+        Sum of w * squared distance.
+    labels_digest : int
+        Sum modulo 2^64 of a hash of (row id, cluster, distance) over the rows: the same however the rows are cut
+        into partitions.
+    """
+
+    exact: ClassVar[bool] = True
+
+    counts: Ints
+    inertia: FixedPair
+    labels_digest: int
+
+    def merge(self, other: AssignStats) -> AssignStats:
+        """Combine the statistics of two disjoint sets of rows."""
+        return AssignStats(
+            self.counts + other.counts,
+            self.inertia.merge(other.inertia),
+            (self.labels_digest + other.labels_digest) % 2**64,
+        )
+
+    def to_bytes(self) -> bytes:
+        """Encode without pickle."""
+        return arrays_to_bytes(
+            "assign/1",
+            {
+                "counts": self.counts,
+                "inertia_high": self.inertia.high,
+                "inertia_low": self.inertia.low,
+                "scale": np.float64(self.inertia.scale),
+                "labels_digest": np.uint64(self.labels_digest),
+            },
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> AssignStats:
+        """Decode what `to_bytes` wrote."""
+        a = arrays_from_bytes("assign/1", data)
+        pair = FixedPair(a["inertia_high"], a["inertia_low"], float(a["scale"]))  # type: ignore[arg-type]
+        return cls(a["counts"], pair, int(a["labels_digest"]))  # type: ignore[arg-type]

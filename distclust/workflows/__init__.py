@@ -1,0 +1,1 @@
+"""Jobs from source to manifest: what the command line runs, without a terminal."""

@@ -1,0 +1,74 @@
+"""Labels of new rows under a finished model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from distclust.algorithms.kmeans import block_centers
+from distclust.artifacts.model import Model, load_model
+from distclust.config import AssignJob
+from distclust.data.sources import Source
+from distclust.errors import DataError
+from distclust.ops.profile import prepare
+from distclust.workflows.common import Bench, JobOutcome, Session, label_summary, run_job, source_of
+
+RUN_KIND = "assign/1"
+
+
+def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
+    """Label a dataset with a model; each file of labels is committed, then the manifest.
+
+    Parameters
+    ----------
+    job : AssignJob
+        Columns that it leaves open are those the model was fitted on.
+    session : Session, optional
+        Events and cancel token.
+
+    Raises
+    ------
+    DataError
+        The dataset has another width than the model.
+    """
+    model = load_model(job.model)
+    job = _with_model_columns(job, model)
+
+    def work(bench: Bench) -> tuple[dict[str, Any], dict[str, str]]:
+        precision = model.parameters.get("precision", "float32")
+        data = prepare(
+            bench.engine,
+            bench.source,
+            bench.refs,
+            metric=model.metric,
+            precision=precision,
+            on_bad_rows=job.on_bad_rows,
+            center=model.center_offset,
+        )
+        offset = np.zeros(data.width) if model.center_offset is None else model.center_offset
+        stats = bench.label(data, block_centers(model.centers, offset, precision))
+        digests = {"centers": model.vectors_digest, "labels": f"{stats.labels_digest:016x}"}
+        return label_summary(data, stats), digests
+
+    source = source_of(job)
+    _check_width(source, model)
+    config = {**job.what(), "model": model.vectors_digest}
+    return run_job(job, session or Session(), source, work, kind=RUN_KIND, config=config)
+
+
+def _with_model_columns(job: AssignJob, model: Model) -> AssignJob:
+    if job.column or job.columns:
+        return job
+    update = {"column": model.parameters.get("column"), "columns": tuple(model.parameters.get("columns", ()))}
+    return job.model_copy(update=update)
+
+
+def _check_width(source: Source, model: Model) -> None:
+    width = model.centers.shape[1]
+    if source.width != width:
+        raise DataError(
+            f"the rows have {source.width} values, the model's centres have {width}.",
+            where=source.describe_place(),
+            do="Embed the rows as those that the model was fitted on, or name another column.",
+        )

@@ -1,0 +1,79 @@
+"""The main job: cluster a dataset, label it, leave a model and a manifest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distclust.algorithms.kmeans import KMeansResult, fit_kmeans
+from distclust.artifacts.model import Model, save_model
+from distclust.config import KMeansJob
+from distclust.ops.profile import PreparedData, prepare
+from distclust.stats.lloyd import AssignStats
+from distclust.workflows.common import Bench, JobOutcome, Session, label_summary, run_job, source_of
+
+MODEL_KIND = "kmeans/1"
+
+
+def run_kmeans(job: KMeansJob, session: Session | None = None) -> JobOutcome:
+    """Run a k-means job, or go on with it, or find it done.
+
+    Parameters
+    ----------
+    job : KMeansJob
+    session : Session, optional
+        Events and cancel token.
+
+    Raises
+    ------
+    DistclustError
+        See the subclasses; the run directory keeps the last good state.
+    """
+
+    def work(bench: Bench) -> tuple[dict[str, Any], dict[str, str]]:
+        data = prepare(
+            bench.engine,
+            bench.source,
+            bench.refs,
+            metric=job.metric,
+            precision=job.precision,
+            on_bad_rows=job.on_bad_rows,
+        )
+        result = fit_kmeans(
+            bench.engine, data, job.algorithm(), bench.run, checkpoint_seconds=job.checkpoint_seconds
+        )
+        stats = bench.label(data, result.centers)
+        with bench.clock.stage("write", bench.emit):
+            model = _save(job, bench, data, result, stats)
+        summary = {
+            **label_summary(data, stats),
+            "iterations": result.n_iter,
+            "converged": result.converged,
+            "history": [vars(entry) for entry in result.history],
+        }
+        return summary, {"centers": model.vectors_digest, "labels": f"{stats.labels_digest:016x}"}
+
+    source = source_of(job, job.weight_column)
+    return run_job(
+        job, session or Session(), source, work, kind=MODEL_KIND, config=job.what(), seed=job.seed
+    )
+
+
+def _save(job: KMeansJob, bench: Bench, data: PreparedData, result: KMeansResult, stats: AssignStats) -> Model:
+    return save_model(
+        bench.run.storage,
+        kind=MODEL_KIND,
+        centers=result.vectors,
+        sizes=stats.counts,
+        inertias=stats.inertia.values(),
+        center_offset=data.view.center,
+        metric=data.metric,
+        parameters={
+            **job.what(),
+            "iterations": result.n_iter,
+            "converged": result.converged,
+            "inertia": stats.inertia.total(),
+            "rows": int(stats.counts.sum()),
+            "column": data.source.columns.vector,
+            "columns": list(data.source.columns.features),
+        },
+    )

@@ -1,0 +1,110 @@
+"""Merge laws: associative, in any grouping the same bits, inputs untouched, bytes and back."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import reduce
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distclust.stats.extremes import FarRows, KeyedRows
+from distclust.stats.fixed import FixedPair
+from distclust.stats.lloyd import AssignStats, ClusterSums
+from distclust.stats.moments import BadRow, ProfileStats
+
+K, D = 5, 3
+
+
+def cluster_sums(rng: np.random.Generator) -> ClusterSums:
+    clusters = np.sort(rng.choice(K, rng.integers(1, K + 1), replace=False)).astype(np.int64)
+    t = len(clusters)
+    ints = rng.integers(-(2**40), 2**40, (t, D))
+    return ClusterSums(clusters, ints, rng.integers(-9, 9, t), rng.integers(-9, 9, t))
+
+
+def far_rows(rng: np.random.Generator, first_id: int) -> FarRows:
+    m = int(rng.integers(0, 7))
+    ids = first_id + np.arange(m, dtype=np.int64)
+    sqdist = rng.choice([0.0, 1.0, 2.0], m)  # many ties
+    order = np.lexsort((ids, -sqdist))
+    return FarRows(
+        4, sqdist[order][:4], ids[order][:4], ids[order][:4, None].repeat(D, 1).astype(float),
+        np.zeros(len(order[:4]), np.int32), np.ones(len(order[:4])),
+    )
+
+
+def keyed_rows(rng: np.random.Generator, first_id: int) -> KeyedRows:
+    m = int(rng.integers(0, 30))
+    ids = first_id + np.arange(m, dtype=np.int64)
+    return KeyedRows.select(4, rng.choice([0.0, 0.5, 1.0], m), ids, ids[:, None].astype(float), None)
+
+
+def profile(rng: np.random.Generator, first_id: int) -> ProfileStats:
+    low = rng.normal(size=D)
+    bad = BadRow("somewhere", first_id, "NaN") if rng.random() < 0.5 else None
+    return ProfileStats(3, low, low + 1, float(rng.random()), int(bad is not None), bad, keyed_rows(rng, first_id))
+
+
+def assign_stats(rng: np.random.Generator) -> AssignStats:
+    pair = FixedPair(rng.integers(0, 99, K), rng.integers(0, 99, K), 2.0)
+    return AssignStats(rng.integers(0, 99, K), pair, int(rng.integers(0, 2**63)) * 2)
+
+
+MAKERS = {
+    "cluster_sums": lambda rng, i: cluster_sums(rng),
+    "far_rows": lambda rng, i: far_rows(rng, 100 * i),
+    "keyed_rows": lambda rng, i: keyed_rows(rng, 100 * i),
+    "profile": lambda rng, i: profile(rng, 100 * i),
+    "assign": lambda rng, i: assign_stats(rng),
+}
+
+
+def same(a: object, b: object) -> bool:
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b) and a.dtype == b.dtype  # type: ignore[attr-defined]
+    if hasattr(a, "__dataclass_fields__"):
+        return all(same(getattr(a, f), getattr(b, f)) for f in a.__dataclass_fields__)
+    return bool(a == b)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10**6), n=st.integers(2, 8), cut=st.integers(1, 7))
+def test_any_grouping_and_order_gives_the_same_bits(name: str, seed: int, n: int, cut: int) -> None:
+    rng = np.random.default_rng(seed)
+    parts = [MAKERS[name](rng, i) for i in range(n)]
+    before = deepcopy(parts)
+    whole = reduce(lambda a, b: a.merge(b), parts)
+    cut = min(cut, n - 1)
+    grouped = reduce(lambda a, b: a.merge(b), parts[:cut]).merge(reduce(lambda a, b: a.merge(b), parts[cut:]))
+    shuffled = reduce(lambda a, b: a.merge(b), [parts[i] for i in rng.permutation(n)])
+    assert same(whole, grouped)
+    assert same(whole, shuffled)
+    assert all(same(a, b) for a, b in zip(parts, before, strict=True)), "merge must not change its inputs"
+
+
+def test_sums_of_different_clusters_make_a_union() -> None:
+    a = ClusterSums(np.array([0, 3]), np.array([[1], [2]]), np.array([1, 1]), np.array([1, 1]))
+    b = ClusterSums(np.array([3, 4]), np.array([[10], [20]]), np.array([2, 2]), np.array([-1, 2]))
+    merged = a.merge(b)
+    assert merged.clusters.tolist() == [0, 3, 4]
+    assert merged.sums[:, 0].tolist() == [1, 12, 20]
+    assert merged.counts.tolist() == [1, 0, 2]
+
+
+def test_bytes_and_back() -> None:
+    rng = np.random.default_rng(0)
+    for stats in (cluster_sums(rng), assign_stats(rng)):
+        assert same(type(stats).from_bytes(stats.to_bytes()), stats)
+    with pytest.raises(ValueError, match="'assign/1', not 'cluster-sums/1'"):
+        ClusterSums.from_bytes(assign_stats(rng).to_bytes())
+
+
+def test_far_rows_break_ties_by_row_id() -> None:
+    rows = np.zeros((2, D))
+    a = FarRows(2, np.array([5.0, 1.0]), np.array([7, 9]), rows, np.zeros(2, np.int32), np.ones(2))
+    b = FarRows(2, np.array([5.0, 5.0]), np.array([3, 8]), rows, np.zeros(2, np.int32), np.ones(2))
+    assert a.merge(b).row_ids.tolist() == [3, 7]
