@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from distclust.data.memory import release
 from distclust.data.sources import Source, open_source
-from distclust.engines.open import open_engine, stage_frame
+from distclust.engines.frames import frame_package, stage_frame
+from distclust.engines.open import open_engine
 from distclust.engines.protocol import Engine
 from distclust.ops.stage import stage_memory
 
@@ -28,19 +28,17 @@ class RowColumns:
     weight_column: str | None = None
 
 
-def is_dataset(X: object) -> bool:
+def is_dataset(X: Any) -> bool:
     """Tell whether ``X`` is a dataset on storage, an engine's frame or an Arrow table: no array for scikit-learn."""
     if isinstance(X, str | Path | pa.Table):
         return True
     if isinstance(X, list | tuple) and X and all(isinstance(part, str | Path) for part in X):
         return True
-    return _package(X) in ("pyspark", "dask", "dask_expr") or (
-        _package(X) == "polars" and any(dtype.is_nested() for dtype in X.dtypes)  # type: ignore[attr-defined]
-    )
+    return frame_package(X) is not None or (_is_polars(X) and any(dtype.is_nested() for dtype in X.dtypes))
 
 
-def _package(X: object) -> str:
-    return type(X).__module__.partition(".")[0]
+def _is_polars(X: Any) -> bool:
+    return type(X).__module__.partition(".")[0] == "polars"
 
 
 @contextmanager
@@ -62,14 +60,15 @@ def opened(
     ours = not hasattr(engine, "fold")
     opened_engine: Engine = open_engine(engine)
     temporary: tempfile.TemporaryDirectory[str] | None = None
-    token: str | None = None
+    in_memory: Source | None = None
     try:
         if _needs_staging(X, opened_engine) and staging is None:
             temporary = tempfile.TemporaryDirectory(prefix="distclust-staging-")
             staging = temporary.name
-        if _package(X) in ("pyspark", "dask", "dask_expr"):
+        if frame_package(X) is not None:
+            assert staging is not None
             X = stage_frame(X, staging, engine)
-        elif _package(X) == "polars":
+        elif _is_polars(X):
             X = X.to_arrow()
         source = open_source(
             X,
@@ -80,7 +79,7 @@ def opened(
             weights=weights,
         )
         if source.files[0].format == "memory":
-            token = source.files[0].uri
+            in_memory = source
             if not opened_engine.info.sees_driver_memory:
                 assert staging is not None
                 source = stage_memory(source, staging)
@@ -88,14 +87,13 @@ def opened(
     finally:
         if ours:
             opened_engine.close()
-        if token is not None:
-            release(token)
+        if in_memory is not None:
+            in_memory.close()
         if temporary is not None:
             temporary.cleanup()
 
 
 def _needs_staging(X: object, engine: Engine) -> bool:
-    on_storage = isinstance(X, str | Path | list | tuple)
-    return not on_storage and not (
-        engine.info.sees_driver_memory and _package(X) not in ("pyspark", "dask", "dask_expr")
-    )
+    if frame_package(X) is not None:
+        return True
+    return not isinstance(X, str | Path | list | tuple) and not engine.info.sees_driver_memory

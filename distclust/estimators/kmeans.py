@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -257,6 +258,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
                 center=self._offset,
             )
             return -assign(engine, data, self._centers()).inertia.total()
+
+    def __sklearn_clone__(self) -> Self:
+        # A live client, session or engine is a handle: a clone uses the same one, and it cannot be copied.
+        parameters = {name: value for name, value in self.get_params(deep=False).items() if name != "engine"}
+        return type(self)(engine=self.engine, **{name: deepcopy(value) for name, value in parameters.items()})
 
     @property
     def _n_features_out(self) -> int:
