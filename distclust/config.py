@@ -118,6 +118,9 @@ class KMeansJob(DataJob):
 class AssignJob(DataJob):
     """Labels of new rows under a finished model."""
 
+    how: ClassVar[frozenset[str]] = DataJob.how | {"model"}
+    """Where the model lies does not change the result; its digest, which does, goes into the run's identity."""
+
     kind: Literal["assign"] = "assign"
     model: str = Field(description="Run directory or model directory.")
 
@@ -164,7 +167,8 @@ def _explain(invalid: ValidationError, model: type[BaseModel]) -> str:
         elif error["type"] == "missing":
             lines.append(f"key {key!r} is missing.")
         else:
-            lines.append(f"{key} == {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}.")
+            said = error["msg"].removeprefix("Value error, ")
+            lines.append(f"{key} == {error['input']!r}: {said[0].lower()}{said[1:]}.")
     return " ".join(lines)
 
 

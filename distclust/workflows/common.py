@@ -18,7 +18,7 @@ from distclust.data.node import NodeConfig
 from distclust.data.refs import PartitionRef
 from distclust.data.sources import Source, open_source
 from distclust.data.storage import Storage
-from distclust.engines.events import Emit, Event, Note, StageEnded, ignore
+from distclust.engines.events import Emit, Event, Note, StageEnded, StageStarted, ignore
 from distclust.engines.open import open_engine
 from distclust.engines.protocol import CancelToken, Engine, EngineOptions
 from distclust.ops.assign import assign
@@ -81,9 +81,10 @@ class StageClock:
             self.seconds[event.stage] = round(self.seconds.get(event.stage, 0.0) + event.seconds, 3)
 
     @contextmanager
-    def stage(self, name: str, emit: Emit) -> Iterator[None]:
-        """Time a stage and emit its end."""
+    def stage(self, name: str, emit: Emit, rows: int = 0) -> Iterator[None]:
+        """Time a stage that touches so many rows; emit its begin and its end."""
         started = time.perf_counter()
+        emit(StageStarted(stage=name, total_rows=rows))
         yield
         emit(StageEnded(stage=name, seconds=time.perf_counter() - started))
 
@@ -116,7 +117,8 @@ class Bench:
             index: AssignStats.from_bytes(bytes.fromhex(commit.extra["stats"]))
             for index, commit in read_commits(self.run.storage, "labels").items()
         }
-        with self.clock.stage("label", self.emit):
+        rows = sum(ref.n_rows for ref in self.refs if ref.index not in done)
+        with self.clock.stage("label", self.emit, rows):
             stats = assign(self.engine, data, centers, sink=self.run.storage, skip=done)
         self.run.storage.put("stats/labels.npz", stats.to_bytes())
         return stats
@@ -179,9 +181,14 @@ def run_job(
         return JobOutcome(job.output, False, summary, digests)
 
 
+def fresh_cut(job: DataJob, engine: Engine) -> dict[str, int]:
+    """Return how a new run would be cut: most bytes of a partition, and how many there are at least."""
+    return {"bytes": job.target_bytes or partition_bytes(engine, job.memory), "least": 8 * engine.info.slots}
+
+
 def planned(job: DataJob, engine: Engine, source: Source, storage: Storage) -> tuple[PartitionRef, ...]:
     """Cut the source; a resumed run as it was cut when it began, so that committed label files stay valid."""
-    cut = {"bytes": job.target_bytes or partition_bytes(engine, job.memory), "least": 8 * engine.info.slots}
+    cut = fresh_cut(job, engine)
     if not storage.put_if_absent(PLAN_FILE, json.dumps(cut).encode()):
         cut = json.loads(storage.read(PLAN_FILE))
     return plan(engine, source, cut["bytes"], cut["least"])

@@ -78,11 +78,11 @@ def test_labels_under_the_same_centres_are_equal_but_for_proven_ties(name: str, 
 
 
 def test_seeding_is_as_good_as_greedy_kmeans_plus_plus(shared_data: Path) -> None:
-    X = _embeddings(shared_data, "clinc150")
-    ours = np.mean([KMeans(150, max_iter=20, random_state=s).fit(X).inertia_ for s in range(3)])
+    X = _embeddings(shared_data, "clinc150")[::4]
+    ours = np.mean([KMeans(60, max_iter=20, random_state=s).fit(X).inertia_ for s in range(3)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         peer = np.mean(
-            [sklearn.cluster.KMeans(150, n_init=1, max_iter=20, random_state=s).fit(X).inertia_ for s in range(3)]
+            [sklearn.cluster.KMeans(60, n_init=1, max_iter=20, random_state=s).fit(X).inertia_ for s in range(3)]
         )
     assert ours < 1.01 * peer

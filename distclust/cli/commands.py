@@ -1,0 +1,159 @@
+"""The commands: each turns what was typed into a job or a question, asks the workflows, and prints the answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import typer
+
+from distclust.cli import late
+from distclust.cli.options import (
+    JSON,
+    Given,
+    data_argument,
+    job_values,
+    options_of,
+    switch,
+    takes,
+    text_argument,
+    text_option,
+)
+from distclust.cli.report import demo_lines, inspect_lines, outcome_dict, outcome_lines, plan_lines, verify_lines
+from distclust.cli.session import run_shown
+from distclust.config import AssignJob, DataJob, KMeansJob, job_schema, load_job, parse_job
+from distclust.errors import DataError, UsageError
+
+DEMO_CLUSTERS = 40
+DEMO_DOCUMENTS = 20_000
+
+_HOW = ("engine", "memory", "scratch", "overwrite", "output", "checkpoint_seconds")
+_HOW_OF_RESUME = ("engine", "memory", "scratch", "checkpoint_seconds")
+_OUT = text_argument("out", "OUT", "Run directory, or URI.")
+
+
+@takes(data_argument(KMeansJob), *options_of(KMeansJob), JSON)
+def kmeans(given: Given) -> None:
+    """Cluster a dataset by k-means: model, labels, manifest.
+
+    A run that was stopped goes on from its last checkpoint; a complete one is left as it is.
+    """
+    _run(_job("kmeans", given), given)
+
+
+@takes(text_argument("model", "MODEL", "Run directory or model directory."), data_argument(AssignJob),
+       *options_of(AssignJob, without=["model"]), JSON)
+def assign(given: Given) -> None:
+    """Label a dataset with the model of a run."""
+    _run(_job("assign", given), given)
+
+
+@takes(text_argument("job", "JOB.toml", "Job file; keys as in `distclust schema`."),
+       *options_of(DataJob, only=_HOW, optional=True), JSON)
+def run(given: Given) -> None:
+    """Run a job file. Options replace what it says about how it runs; relative paths are of this directory."""
+    job = load_job(given["job"])
+    changes = {name: value for name, value in given.items() if name in _HOW}
+    _run(parse_job(_absolute({**job.model_dump(mode="json", by_alias=True), **changes}), where=given["job"]), given)
+
+
+@takes(_OUT, *options_of(KMeansJob, only=_HOW_OF_RESUME, optional=True), JSON)
+def resume(given: Given) -> None:
+    """Go on with a run that was stopped or killed; the result has the bits of one that never was.
+
+    Options replace what the run said about how it runs.
+    """
+    changes = {name: value for name, value in given.items() if name in _HOW_OF_RESUME}
+    _run(late.resumed_job(given["out"], _absolute(changes)), given)
+
+
+@takes(data_argument(KMeansJob), *options_of(KMeansJob, without=["output", "overwrite", "checkpoint_seconds"]), JSON)
+def plan(given: Given) -> None:
+    """Say what `kmeans` would do: partitions, bytes, memory, passes, what travels. Nothing is run or written.
+
+    The engine is opened, since partitions depend on its slots and memory; of files, footers are read.
+    """
+    # A plan has no output; the job that it is made for does.
+    view = late.plan_job(_job("kmeans", {**given, "output": os.devnull}))
+    _print(given, view.as_dict(), plan_lines(view))
+
+
+@takes(_OUT, JSON)
+def inspect(given: Given) -> None:
+    """Print a run: state, settings, input, history, largest clusters, files."""
+    view = late.inspect_run(given["out"])
+    _print(given, view.as_dict(), inspect_lines(view))
+
+
+@takes(_OUT, JSON)
+def verify(given: Given) -> None:
+    """Hash every file of a run again and compare with what was recorded; exit code 3 if something differs."""
+    found = late.verify_output(given["out"])
+    _print(given, found.as_dict(), verify_lines(found))
+    if found.failed:
+        raise typer.Exit(DataError.exit_code)
+
+
+@takes()
+def schema(given: Given) -> None:
+    """Print the JSON schema of job files."""
+    print(json.dumps(job_schema(), indent=2))
+
+
+@takes(
+    text_option("k", ("-k",), "INTEGER", "Number of clusters.", str(DEMO_CLUSTERS)),
+    text_option("output", ("--output", "-o"), "DIR", "Where documents and run go; default: a new temporary one.", ""),
+    text_option("docs", ("--docs",), "INTEGER", "Most documents.", str(DEMO_DOCUMENTS)),
+    switch("overwrite", "Replace a demonstration of other settings."),
+    JSON,
+)
+def demo(given: Given) -> None:
+    """Cluster the docstrings of this machine's Python: real text, no network, no server, under a minute.
+
+    The same main job as `kmeans`: hashed TF-IDF, a random projection to 256 dimensions, Parquet, local engine.
+    """
+    shown = late.run_demo(
+        given.get("output"),
+        n_clusters=_at_least_one("-k", given.get("k", DEMO_CLUSTERS)),
+        limit=_at_least_one("--docs", given.get("docs", DEMO_DOCUMENTS)),
+        overwrite="overwrite" in given,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    _print(given, {**outcome_dict(shown.outcome), **shown.as_dict()}, demo_lines(shown))
+
+
+def _job(kind: str, given: Given) -> KMeansJob | AssignJob:
+    return parse_job(_absolute({"kind": kind, **job_values(given)}))
+
+
+def _run(job: KMeansJob | AssignJob, given: Given) -> None:
+    outcome = run_shown(job)
+    _print(given, outcome_dict(outcome), outcome_lines(outcome))
+
+
+def _absolute(values: dict[str, Any]) -> dict[str, Any]:
+    """Make local paths absolute, so that a run can be resumed from anywhere; the output stays as it was typed."""
+    changed = dict(values)
+    if "data" in values:
+        changed["data"] = [_absolute_path(path) for path in values["data"]]
+    for name in ("model", "scratch"):
+        if values.get(name):
+            changed[name] = _absolute_path(values[name])
+    return changed
+
+
+def _absolute_path(path: str) -> str:
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
+def _at_least_one(name: str, value: object) -> int:
+    text = str(value)
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise UsageError(f"{name} is {text!r}; an integer of at least 1 is needed.")
+    return int(text)
+
+
+def _print(given: Given, values: dict[str, Any], lines: list[str]) -> None:
+    print(json.dumps(values, indent=2) if "json" in given else "\n".join(lines))

@@ -1,0 +1,212 @@
+"""What a run directory says about its run, and the job to go on with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from distclust.artifacts.codec import decode_object
+from distclust.artifacts.lease import check_free
+from distclust.artifacts.model import MODEL, load_model
+from distclust.artifacts.overwrite import EVENTS, beside
+from distclust.artifacts.record import MANIFEST, RUN, read_manifest, read_run
+from distclust.config import JOBS, AssignJob, KMeansJob, parse_job
+from distclust.data.storage import Storage, open_storage
+from distclust.errors import DistclustError, UsageError
+
+SHOWN_CLUSTERS = 10
+_HISTORY_KEYS = ("iteration", "inertia", "shift", "moved", "reassigned", "seconds")
+
+
+@dataclass(frozen=True)
+class ClusterView:
+    """A cluster of the model.
+
+    Attributes
+    ----------
+    cluster : int
+    size : int
+        Rows.
+    inertia : float
+        Weighted sum of squared distances.
+    """
+
+    cluster: int
+    size: int
+    inertia: float
+
+
+@dataclass(frozen=True)
+class FileView:
+    """Files of one directory of the run.
+
+    Attributes
+    ----------
+    path : str
+        A directory with a slash at its end, or a file at the top.
+    files : int
+    bytes : int
+    """
+
+    path: str
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as it stands.
+
+    Attributes
+    ----------
+    output : str
+    state : str
+        ``complete``, ``running`` or ``unfinished``.
+    record : dict
+        run.json: kind, config, seed, inputs, how, engine, versions, created.
+    finished : str
+        Time of the manifest; empty without one.
+    summary, digests : dict
+        As in manifest.json; empty without one.
+    history : list of dict
+        One entry a pass.
+    clusters : list of ClusterView
+        All of the model, the largest first; none before there is a model.
+    files : list of FileView
+    """
+
+    output: str
+    state: str
+    record: dict[str, Any]
+    finished: str
+    summary: dict[str, Any]
+    digests: dict[str, str]
+    history: list[dict[str, Any]]
+    clusters: list[ClusterView]
+    files: list[FileView]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        summary = {key: value for key, value in self.summary.items() if key != "history"}
+        return {**asdict(self), "summary": summary}
+
+
+def is_run(output: str) -> bool:
+    """Return whether there is a run directory, complete or not, or one that is to replace it."""
+    storage = open_storage(output)
+    return storage.exists(RUN) or _replacement(storage) is not None
+
+
+def inspect_run(output: str) -> RunView:
+    """Read a run directory.
+
+    Raises
+    ------
+    UsageError
+        It is none.
+    """
+    storage = open_storage(output)
+    record = require_run(storage)
+    complete = storage.exists(MANIFEST)
+    manifest = read_manifest(storage) if complete else {"finished": "", "summary": {}, "digests": {}}
+    return RunView(
+        output=output,
+        state="complete" if complete else _unfinished_state(storage),
+        record=record,
+        finished=manifest["finished"],
+        summary=manifest["summary"],
+        digests=manifest["digests"],
+        history=manifest["summary"].get("history") or _events_history(storage),
+        clusters=_clusters(storage) if storage.exists(f"{MODEL}/model.json") else [],
+        files=_files(storage),
+    )
+
+
+def resumed_job(output: str, changes: dict[str, Any]) -> KMeansJob | AssignJob:
+    """Return the job that a run directory was made by, to go on with.
+
+    Parameters
+    ----------
+    output : str
+        Run directory. Where an ``--overwrite`` was stopped, the job is the one that was to replace it.
+    changes : dict
+        Keys to replace; none that decides the result.
+
+    Raises
+    ------
+    UsageError
+        No run directory.
+    """
+    storage = open_storage(output)
+    replacement = _replacement(storage)
+    record = require_run(replacement or storage)
+    kind = record["kind"].partition("/")[0]
+    if kind not in JOBS:
+        raise UsageError(f"a run of kind {record['kind']!r} cannot be resumed.", where=storage.where())
+    names = {name: field.alias or name for name, field in JOBS[kind].model_fields.items()}
+    values = {names.get(name, name): value for name, value in (record["config"] | record["how"]).items()}
+    overwrite = replacement is not None
+    return parse_job({**values, **changes, "kind": kind, "output": output, "overwrite": overwrite}, where=output)
+
+
+def require_run(storage: Storage) -> dict[str, Any]:
+    """Return run.json, or say that this is no run."""
+    try:
+        return read_run(storage)
+    except FileNotFoundError:
+        raise UsageError(
+            f"there is no run of distclust here: {RUN} is missing.", where=storage.where(), do="Give the -o of a run."
+        ) from None
+
+
+def _replacement(storage: Storage) -> Storage | None:
+    """Return the unfinished run that is to replace this one; None where there is none."""
+    with suppress(ValueError):  # the top of a filesystem has nothing beside it
+        new = beside(storage)
+        return new if new.exists(RUN) else None
+    return None
+
+
+def _unfinished_state(storage: Storage) -> str:
+    try:
+        check_free(storage)
+    except UsageError:
+        return "running"
+    return "unfinished"
+
+
+def _events_history(storage: Storage) -> list[dict[str, Any]]:
+    """Return the passes that the event log tells of; a pass that was done again after a kill counts once."""
+    if not storage.exists(EVENTS):
+        return []
+    history: list[dict[str, Any]] = []
+    for event in _events(storage.read(EVENTS).splitlines(), storage.where(EVENTS)):
+        if event.get("event") == "IterationEnded":
+            while history and history[-1]["iteration"] >= event["iteration"]:
+                history.pop()
+            history.append({key: event[key] for key in _HISTORY_KEYS})
+    return history
+
+
+def _events(lines: Iterable[bytes], where: str) -> Iterable[dict[str, Any]]:
+    for line in lines:
+        with suppress(DistclustError):  # a line that a crash tore
+            yield decode_object(line, where)
+
+
+def _clusters(storage: Storage) -> list[ClusterView]:
+    model = load_model(storage)
+    order = np.argsort(-model.sizes, kind="stable")
+    return [ClusterView(int(i), int(model.sizes[i]), float(model.inertias[i])) for i in order]
+
+
+def _files(storage: Storage) -> list[FileView]:
+    sizes: dict[str, list[int]] = {}
+    for stat in storage.list():
+        top, slash, _ = stat.path.partition("/")
+        sizes.setdefault(top + slash, []).append(stat.size)
+    return [FileView(path, len(found), sum(found)) for path, found in sizes.items()]

@@ -1,0 +1,156 @@
+"""What a k-means job would do, counted from footers and settings: nothing is run, nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from distclust.algorithms.lloyd import FAR_ROWS
+from distclust.algorithms.seeding import OVERSAMPLING, ROUNDS, SAMPLE_ROWS_LEAST
+from distclust.config import KMeansJob
+from distclust.data.node import NodeConfig
+from distclust.data.refs import PartitionRef
+from distclust.data.sources import Source
+from distclust.engines.open import open_engine
+from distclust.engines.protocol import Engine, EngineOptions
+from distclust.ops.profile import plan
+from distclust.workflows.common import fresh_cut, source_of
+
+_ROW_ID, _WEIGHT, _LABEL = 8, 8, 4
+_LABELLINGS = 2
+"""Labels are kept under the centres of this pass and of the one before."""
+_SUM = 8
+"""Sums are 64-bit integers whatever the rows are."""
+
+
+@dataclass(frozen=True)
+class PlanView:
+    """What a job would do.
+
+    Attributes
+    ----------
+    rows, dimensions, files, input_bytes : int
+        Of the dataset; bytes as stored.
+    dtype : str
+        Of the stored values.
+    engine : str
+        Name.
+    slots, tasks : int
+        Tasks at the same time, and at most so many in one pass.
+    partitions, partition_rows : int
+        How many, and the rows of the largest.
+    block_bytes : int
+        Of the largest partition, decoded.
+    scratch_bytes : int
+        Decoded rows, row ids, weights and labels of all partitions, over all nodes.
+    model_bytes : int
+        Centres as the tasks compare them.
+    task_bytes : int
+        Memory of one task in an iteration: its block, the centres, its sums.
+    sent_bytes : int
+        From driver to tasks in one iteration: centres of this pass and of the last one, for every task; 0 where
+        tasks are threads.
+    returned_bytes : int
+        From tasks to driver in a first iteration, in all; later ones return changed clusters only. 0 as above.
+    seeding_passes, iterations, other_passes : int
+        Passes over the rows, at most: first centres, iterations (both of all initialisations), and profile, cache,
+        scores and labels.
+    notes : tuple of str
+        What would go wrong.
+    """
+
+    rows: int
+    dimensions: int
+    files: int
+    input_bytes: int
+    dtype: str
+    engine: str
+    slots: int
+    tasks: int
+    partitions: int
+    partition_rows: int
+    block_bytes: int
+    scratch_bytes: int
+    model_bytes: int
+    task_bytes: int
+    sent_bytes: int
+    returned_bytes: int
+    seeding_passes: int
+    iterations: int
+    other_passes: int
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def plan_job(job: KMeansJob) -> PlanView:
+    """Count what a job would do.
+
+    Parameters
+    ----------
+    job : KMeansJob
+        Its output is not looked at.
+
+    Raises
+    ------
+    DistclustError
+        As the job itself: files, columns, engine.
+    """
+    source = source_of(job, job.weight_column)
+    engine = open_engine(job.engine, EngineOptions(node=NodeConfig(scratch=job.scratch)))
+    try:
+        cut = fresh_cut(job, engine)
+        return _view(job, engine, source, plan(engine, source, cut["bytes"], cut["least"]))
+    finally:
+        engine.close()
+
+
+def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[PartitionRef]) -> PlanView:
+    item = 8 if job.precision == "float64" else 4
+    weight = _WEIGHT if job.weight_column else 0
+    k, d = job.n_clusters, source.width
+    largest = max(ref.n_rows for ref in refs)
+    block = largest * (d * item + _ROW_ID + weight)
+    model = k * d * item
+    returned = k * (d + 3) * _SUM + min(k, FAR_ROWS) * (d * item + 3 * _SUM)
+    tasks = min(len(refs), engine.info.slots * getattr(engine, "tasks_per_slot", 1))
+    travels = 0 if engine.info.sees_driver_memory else tasks
+    return PlanView(
+        rows=source.n_rows,
+        dimensions=d,
+        files=len(source.files),
+        input_bytes=sum(file.fingerprint.size for file in source.files),
+        dtype=source.dtype,
+        engine=engine.info.name,
+        slots=engine.info.slots,
+        tasks=tasks,
+        partitions=len(refs),
+        partition_rows=largest,
+        block_bytes=block,
+        scratch_bytes=source.n_rows * (d * item + _ROW_ID + weight + _LABELLINGS * _LABEL),
+        model_bytes=model,
+        task_bytes=block + 2 * model + returned,
+        sent_bytes=2 * model * travels,
+        returned_bytes=returned * travels,
+        seeding_passes=_seeding_passes(job, source.n_rows) * job.n_init,
+        iterations=job.max_iter * job.n_init,
+        other_passes=3 + (job.n_init if job.n_init > 1 else 0),
+        notes=_notes(job, source),
+    )
+
+
+def _seeding_passes(job: KMeansJob, n_rows: int) -> int:
+    """Return the most passes that first centres take: k-means|| draws and measures in rounds, the others once."""
+    if job.init == "k-means||" and n_rows > max(ROUNDS * OVERSAMPLING * job.n_clusters, SAMPLE_ROWS_LEAST):
+        return 2 + 2 * ROUNDS + 1
+    return 1
+
+
+def _notes(job: KMeansJob, source: Source) -> tuple[str, ...]:
+    notes = []
+    if source.n_rows < job.n_clusters and not job.allow_fewer:
+        notes.append(f"{source.n_rows} rows are fewer than {job.n_clusters} clusters: the run would fail.")
+    return tuple(notes)

@@ -1,0 +1,173 @@
+"""Answers as lines of text, and as plain values for ``--json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from distclust.cli.text import bytes_text, count_text, seconds_text
+
+if TYPE_CHECKING:
+    from distclust.cli.demo.show import Demo, NamedCluster
+    from distclust.cli.inspection import RunView
+    from distclust.cli.plan import PlanView
+    from distclust.cli.verification import Verification
+    from distclust.workflows.common import JobOutcome
+
+_INDENT = "  "
+_SHOWN_CLUSTERS = 10
+_SHOWN_PASSES = 12
+_TITLE_WIDTH = 72
+
+
+def outcome_dict(outcome: JobOutcome) -> dict[str, Any]:
+    """Return the end of a job as plain values."""
+    return {
+        "output": outcome.output,
+        "already_complete": outcome.already_complete,
+        "summary": outcome.summary,
+        "digests": outcome.digests,
+    }
+
+
+def outcome_lines(outcome: JobOutcome) -> list[str]:
+    """Return the short summary at the end of a job."""
+    if outcome.already_complete:
+        head = f"{outcome.output} is complete already: nothing was done. --overwrite does it again."
+    else:
+        head = f"{outcome.output} is complete."
+    return [head, *_pairs([*_summary_pairs(outcome.summary), *_file_pairs(outcome)])]
+
+
+def inspect_lines(view: RunView) -> list[str]:
+    """Return a run as text."""
+    record = view.record
+    inputs = record["inputs"]
+    config = {key: value for key, value in record["config"].items() if value not in (None, [], "") and key != "kind"}
+    lines = [f"{view.output}: {record['kind']}, {view.state}", *_pairs([
+        ("began", f"{record['created']} by distclust {record['versions'].get('distclust', '?')}"),
+        ("finished", view.finished),
+        ("engine", record["engine"]),
+        ("input", f"{count_text(inputs['rows'])} rows × {inputs['width']} {inputs['dtype']} "
+                  f"in {count_text(len(inputs['files']))} files"),
+        ("first file", inputs["files"][0]["uri"]),
+        ("settings", "  ".join(f"{key}={value}" for key, value in config.items())),
+        *_summary_pairs(view.summary),
+        *((f"{name} digest", digest) for name, digest in view.digests.items()),
+    ])]
+    lines += _history_lines(view.history)
+    if view.clusters:
+        shown = view.clusters[:_SHOWN_CLUSTERS]
+        lines += ["", f"Largest {len(shown)} of {count_text(len(view.clusters))} clusters"]
+        lines += _table(("cluster", "rows", "inertia", "mean square"), (
+            (str(one.cluster), count_text(one.size), f"{one.inertia:.6g}", f"{one.inertia / max(1, one.size):.6g}")
+            for one in shown
+        ))
+    lines += ["", "Files", *_table(("path", "files", "size"), (
+        (one.path, count_text(one.files), bytes_text(one.bytes)) for one in view.files
+    ))]
+    return lines
+
+
+def plan_lines(view: PlanView) -> list[str]:
+    """Return a plan as text."""
+    threads = "nothing (tasks are threads of this process)"
+    sent = f"{bytes_text(view.sent_bytes)} of centres, for {view.tasks} tasks" if view.sent_bytes else threads
+    back = f"{bytes_text(view.returned_bytes)} of sums at most; later only clusters that changed"
+    passes = view.seeding_passes + view.iterations + view.other_passes
+    return ["Nothing was run or written. The job would be:", *_pairs([
+        ("input", f"{count_text(view.rows)} rows × {view.dimensions} {view.dtype}, {count_text(view.files)} files, "
+                  f"{bytes_text(view.input_bytes)}"),
+        ("engine", f"{view.engine}, {view.slots} slots, {view.tasks} tasks a pass"),
+        ("partitions", f"{count_text(view.partitions)} of at most {count_text(view.partition_rows)} rows, "
+                       f"{bytes_text(view.block_bytes)} decoded"),
+        ("scratch", f"{bytes_text(view.scratch_bytes)} over all nodes; where there is no room, rows are read again"),
+        ("memory", f"about {bytes_text(view.task_bytes)} for a task: its block, the centres, its sums"),
+        ("model", f"{bytes_text(view.model_bytes)} of centres"),
+        ("passes", f"at most {count_text(passes)}: {view.seeding_passes} for first centres, "
+                   f"{count_text(view.iterations)} iterations, {view.other_passes} others"),
+        ("sent", f"{sent}, each iteration" if view.sent_bytes else sent),
+        ("returned", back if view.returned_bytes else threads),
+    ]), *(f"note: {note}" for note in view.notes)]
+
+
+def verify_lines(found: Verification) -> list[str]:
+    """Return what a check found."""
+    if not found.problems:
+        return [f"{found.output}: {count_text(found.files)} files, {bytes_text(found.bytes)}, all as recorded."]
+    return [f"{found.output}: {len(found.problems)} problem(s) in {count_text(found.files)} files",
+            *(f"{_INDENT}{problem}" for problem in found.problems)]
+
+
+def demo_lines(shown: Demo) -> list[str]:
+    """Return the clusters with their words and nearest documents, then the summary of the job."""
+    lines: list[str] = []
+    for one in shown.clusters:
+        lines += [*_cluster_lines(one), ""]
+    return [*lines, *outcome_lines(shown.outcome), *_pairs([("documents", shown.documents)])]
+
+
+def _cluster_lines(one: NamedCluster) -> Iterable[str]:
+    yield f"cluster {one.cluster}: {count_text(one.size)} docstrings: {', '.join(one.words)}"
+    for document in one.nearest:
+        yield f"{_INDENT}{document.distance:.2f}  {document.name}: {document.title}"[:_TITLE_WIDTH + 40]
+
+
+def _summary_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    if not summary:
+        return []
+    empty = f", {count_text(summary['empty_clusters'])} empty" if summary["empty_clusters"] else ""
+    pairs = [
+        ("rows", f"{count_text(summary['rows'])} × {summary['dimensions']}"),
+        ("clusters", f"{count_text(summary['clusters'])}, largest {count_text(summary['largest_cluster'])}, "
+                     f"smallest {count_text(summary['smallest_cluster'])}{empty}"),
+        ("inertia", f"{summary['inertia']:.10g}"),
+    ]
+    if summary["bad_rows"]:
+        pairs.insert(1, ("dropped", f"{count_text(summary['bad_rows'])} bad rows"))
+    if "iterations" in summary:
+        end = "converged" if summary["converged"] else "stopped at --max-iter"
+        pairs.append(("iterations", f"{summary['iterations']}, {end}"))
+    stages = "  ".join(f"{stage} {seconds_text(seconds)}" for stage, seconds in summary["seconds"].items())
+    return [*pairs, ("time", stages)]
+
+
+def _file_pairs(outcome: JobOutcome) -> list[tuple[str, str]]:
+    root = outcome.output.rstrip("/")
+    model = [("model", f"{root}/model/centers.parquet")] if "iterations" in outcome.summary else []
+    return [*model, ("labels", f"{root}/labels/"), ("manifest", f"{root}/manifest.json")]
+
+
+def _history_lines(history: Sequence[dict[str, Any]]) -> list[str]:
+    if not history:
+        return []
+    rows = [
+        (str(entry["iteration"]), f"{entry['inertia']:.8g}", f"{entry['shift']:.4g}", count_text(entry["moved"]),
+         str(entry["reassigned"]), f"{entry['seconds']:.3f}")
+        for entry in history
+    ]
+    title = f"History: {len(rows)} passes"
+    if len(rows) > _SHOWN_PASSES:
+        head, tail = rows[: _SHOWN_PASSES // 2], rows[-_SHOWN_PASSES // 2 :]
+        rows = [*head, ("...", *[""] * 5), *tail]
+        title += "; all with --json"
+    return ["", title, *_table(("pass", "inertia", "shift", "moved", "reassigned", "seconds"), rows)]
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    found = [(name, value) for name, value in pairs if value]
+    width = max((len(name) for name, _ in found), default=0)
+    return [f"{_INDENT}{name:<{width}}  {value}" for name, value in found]
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return a table with the first column to the left, the others to the right."""
+    cells = [tuple(header), *map(tuple, rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    return [
+        _INDENT + "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]

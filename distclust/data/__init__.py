@@ -1,0 +1,1 @@
+"""Sources, partitions, the node cache and sinks: everything between files and the blocks that steps see."""

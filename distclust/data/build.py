@@ -1,0 +1,93 @@
+"""From a partition's rows to a block: transformed, and in hash order, with one batch in memory besides."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from distclust.data.block import RawBatch
+from distclust.data.blockfile import Rows
+from distclust.data.decode import bad_row_error, read_batches
+from distclust.data.refs import BlockView, PartitionRef
+from distclust.errors import DataError
+from distclust.kernels.moments import scan_rows, write_rows
+from distclust.kernels.random import hash_rows
+
+_COMPACT_ROWS = 1 << 12
+
+
+def build_rows(ref: PartitionRef, view: BlockView, out: Rows) -> int:
+    """Decode a partition into the arrays of a block.
+
+    Parameters
+    ----------
+    ref : PartitionRef
+        What to read.
+    view : BlockView
+        How to transform it.
+    out : Rows
+        Where to write, with room for all rows; in memory or over a file.
+
+    Returns
+    -------
+    int
+        Rows written: all, less the bad ones that the view drops.
+
+    Raises
+    ------
+    DataError
+        See `read_batches`; a bad row under ``on_bad_rows="error"``; a value beyond float32.
+    """
+    ids = np.arange(ref.offset, ref.offset + ref.n_rows, dtype=np.int64)
+    order = np.argsort(hash_rows(ids))
+    rank = np.empty(ref.n_rows, np.int64)
+    rank[order] = np.arange(ref.n_rows)
+    out.row_ids[:] = ids[order]
+    center = np.zeros(view.width) if view.center is None else np.ascontiguousarray(view.center, np.float64)
+    low, high = np.full(view.width, np.inf), np.full(view.width, -np.inf)
+    dropped = []
+    for batch in read_batches(ref, view.columns, view.width):
+        good = _good_rows(ref, view, batch, low, high)
+        target = rank[batch.start + good]
+        write_rows(batch.values, center, view.unit_rows, good, target, out.x)
+        if out.weights is not None and batch.weights is not None:
+            out.weights[target] = batch.weights[good]
+        if len(good) < batch.n:
+            bad = np.setdiff1d(np.arange(batch.n), good, assume_unique=True)
+            dropped.append(rank[batch.start + bad])
+    _check_extent(ref, view, low - center, high - center)
+    return _close_gaps(out, np.concatenate(dropped)) if dropped else ref.n_rows
+
+
+def _good_rows(
+    ref: PartitionRef, view: BlockView, batch: RawBatch, low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    bad = np.zeros(batch.n, np.uint8)
+    scan_rows(batch.values, view.unit_rows, low, high, bad)
+    if view.on_bad_rows == "error" and bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise bad_row_error(ref, batch.start + row, int(bad[row]), batch.values[row])
+    return np.flatnonzero(bad == 0).astype(np.int64, copy=False)
+
+
+def _check_extent(
+    ref: PartitionRef, view: BlockView, low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]
+) -> None:
+    """Float64 and integer sources may hold finite values that the block's type cannot."""
+    extent = float(np.maximum(np.abs(low), np.abs(high)).max(initial=0.0, where=np.isfinite(low)))
+    limit = float(np.finfo(view.dtype).max)
+    if extent > limit:
+        raise DataError(f"a value lies {extent:.3g} from the centre; {view.dtype} ends at {limit:.3g}.",
+                        where=ref.describe(), do="Scale the columns, or use precision='float64'.")
+
+
+def _close_gaps(out: Rows, gaps: npt.NDArray[np.int64]) -> int:
+    """Move the kept rows to the front, in order; return their number."""
+    kept = np.setdiff1d(np.arange(len(out.row_ids)), gaps, assume_unique=True)
+    for array in (out.x, out.row_ids, out.weights):
+        if array is not None:
+            # Rows only move forward and each step reads before it writes, so this works in place.
+            for at in range(0, len(kept), _COMPACT_ROWS):
+                run = kept[at : at + _COMPACT_ROWS]
+                array[at : at + len(run)] = array[run]
+    return len(kept)

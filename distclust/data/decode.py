@@ -1,0 +1,195 @@
+"""From files to rows: batches of raw values and weights, ids, and errors that name the row."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from distclust.data import ipc, npy, parquet
+from distclust.data.block import RawBatch
+from distclust.data.convert import RowError, batch_vectors, batch_weights, list_length, to_values
+from distclust.data.files import check_unchanged, reading
+from distclust.data.memory import lookup
+from distclust.data.refs import Columns, PartitionRef
+from distclust.errors import DataError
+
+BATCH_BYTES = 4 << 20
+"""Float32 size of a batch: large enough to forget what a batch costs, small beside a block."""
+MAX_BATCH_ROWS = 1 << 17
+_ZERO_ROW = 2
+"""`scan_rows` marks rows of zeros by it."""
+
+
+def default_batch_rows(width: int) -> int:
+    """Return how many rows of a width make a batch of about 4 MB."""
+    return max(1, min(MAX_BATCH_ROWS, BATCH_BYTES // (4 * width)))
+
+
+def read_batches(
+    ref: PartitionRef, columns: Columns, width: int, batch_rows: int | None = None, reference: str = ""
+) -> Iterator[RawBatch]:
+    """Read the rows of a partition in input order.
+
+    Parameters
+    ----------
+    ref : PartitionRef
+        The partition.
+    columns : Columns
+        Where vectors and weights are.
+    width : int
+        Dimensions that every row must have.
+    batch_rows : int, optional
+        Most rows at a time; by default about 4 MB.
+    reference : str, optional
+        The file that set the width, for the error message.
+
+    Yields
+    ------
+    RawBatch
+        Values in the source's type (float16 widened to float32), weights as float64.
+
+    Raises
+    ------
+    DataError
+        The file changed or is damaged; a vector is null or has another width; a weight is null, negative or not
+        finite.
+    OSError
+        The file cannot be read now; another attempt may succeed.
+    """
+    start = 0
+    for values, weights in _parts(ref, columns, width, batch_rows or default_batch_rows(width), reference):
+        yield RawBatch(values, weights, start)
+        start += len(values)
+    if start != ref.n_rows:
+        raise DataError(f"{start} rows instead of the {ref.n_rows} that were planned.", where=ref.describe(),
+                        do="The file changed; start the run again.")
+
+
+def read_ids(ref: PartitionRef, columns: Columns) -> pa.Array:
+    """Return the ids of a partition's rows in input order: the id column, or int64 global row ids.
+
+    Raises
+    ------
+    DataError
+        The file changed or is damaged.
+    """
+    if ref.format == "memory" and columns.id is not None:
+        ids = lookup(ref.uri).ids
+        if ids is not None:
+            return ids.slice(ref.start, ref.n_rows)
+    if columns.id is None or ref.format in ("memory", "npy"):
+        return pa.array(np.arange(ref.offset, ref.offset + ref.n_rows, dtype=np.int64))
+    _check(ref)
+    parts = [batch.column(0) for batch in _record_batches(ref, (columns.id,), MAX_BATCH_ROWS)]
+    # Chunks of a dictionary column may have different dictionaries, which concat_arrays would refuse.
+    return pa.chunked_array(parts).unify_dictionaries().combine_chunks()
+
+
+def first_length(ref: PartitionRef, columns: Columns) -> int:
+    """Return the length of the first list in a partition's vector column.
+
+    Raises
+    ------
+    DataError
+        It is null or empty, or the file is damaged.
+    """
+    assert columns.vector is not None
+    _check(ref)
+    batches = _record_batches(ref, (columns.vector,), 1)
+    try:
+        return list_length(next(batches).column(0), columns.vector)
+    except RowError as error:
+        raise DataError(error.message, where=place(ref, 0), do=error.do) from None
+    finally:
+        batches.close()
+
+
+def bad_row_error(ref: PartitionRef, position: int, found: int, values: npt.NDArray[Any] | None = None) -> DataError:
+    """Return the error for a row that `scan_rows` rejects.
+
+    Parameters
+    ----------
+    ref : PartitionRef
+        The partition.
+    position : int
+        Of the row within the partition.
+    found : int
+        1 for NaN or infinity, 2 for a row of zeros.
+    values : (d,) array, optional
+        The row; names the first value that is not finite.
+    """
+    if found == _ZERO_ROW:
+        message = "the vector is zero, which has no direction."
+    else:
+        message = "the vector has a value that is not finite."
+        if values is not None and not np.isfinite(values).all():
+            at = int(np.flatnonzero(~np.isfinite(values))[0])
+            message = f"value {at} of the vector is {values[at]}."
+    return DataError(message, where=place(ref, position),
+                     do="Repair or remove the row, or drop such rows with on_bad_rows='drop' (--on-bad-rows drop).")
+
+
+def place(ref: PartitionRef, position: int) -> str:
+    """Name a row for an error message: file, row group, row in the file, global row."""
+    everywhere = f"row {ref.offset + position} of the dataset"
+    if ref.format == "memory":
+        return f"array row {ref.start + position}"
+    if ref.format == "npy":
+        return f"{ref.uri}, row {ref.start + position} ({everywhere})"
+    sizes = _group_rows(ref)
+    row = ref.start + position
+    group = 0
+    for group in ref.groups:
+        if row < sizes[group]:
+            break
+        row -= sizes[group]
+    what = "row group" if ref.format == "parquet" else "record batch"
+    return f"{ref.uri}, {what} {group}, row {sum(sizes[:group]) + row} of the file ({everywhere})"
+
+
+def _group_rows(ref: PartitionRef) -> list[int]:
+    reader = parquet.survey(ref.uri, None) if ref.format == "parquet" else ipc.survey(ref.uri, Columns())
+    return [group.n_rows for group in reader.groups]
+
+
+def _check(ref: PartitionRef) -> None:
+    with reading(ref.uri, ref.format):
+        check_unchanged(ref.uri, ref.fingerprint)
+
+
+def _record_batches(
+    ref: PartitionRef, names: tuple[str, ...], batch_rows: int
+) -> Generator[pa.RecordBatch, None, None]:
+    source = parquet if ref.format == "parquet" else ipc
+    return source.record_batches(ref, names, batch_rows)
+
+
+def _parts(
+    ref: PartitionRef, columns: Columns, width: int, batch_rows: int, reference: str
+) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.float64] | None]]:
+    if ref.format == "memory":
+        rows = lookup(ref.uri)
+        for at in range(ref.start, ref.start + ref.n_rows, batch_rows):
+            run = slice(at, min(at + batch_rows, ref.start + ref.n_rows))
+            yield to_values(rows.values[run]), None if rows.weights is None else rows.weights[run]
+        return
+    _check(ref)
+    if ref.format == "npy":
+        for array in npy.arrays(ref, batch_rows):
+            if array.shape[1] != width:
+                raise DataError(f"rows have {array.shape[1]} values, {width} are expected.", where=ref.uri)
+            yield to_values(array), None
+        return
+    names = (columns.vector,) if columns.vector is not None else columns.features
+    names += (columns.weight,) if columns.weight is not None and columns.weight not in names else ()
+    start = 0
+    for batch in _record_batches(ref, names, batch_rows):
+        try:
+            yield batch_vectors(batch, columns, width, reference), batch_weights(batch, columns)
+        except RowError as error:
+            raise DataError(error.message, where=place(ref, start + error.row), do=error.do) from None
+        start += batch.num_rows

@@ -1,0 +1,119 @@
+"""Per-row arrays that steps keep beside a block between passes: labels, bounds, last distances.
+
+They are advisory. Whatever goes wrong (no room, a damaged file, another node) shows as `None`, and the step
+computes what it misses; not one bit of a result depends on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from abc import ABC, abstractmethod
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+
+KEPT_TAGS = 2
+"""Tags kept per kind: the pass before, and the one that is being written (a retried task still needs the former)."""
+
+
+class RowState(ABC):
+    """Arrays of one partition under one view, by kind and tag. All methods are safe in any thread."""
+
+    @abstractmethod
+    def get(self, kind: str, tag: str) -> npt.NDArray[Any] | None:
+        """Return the array stored under a kind (``labels``) and tag (``000012``), read-only; None if there is none."""
+
+    @abstractmethod
+    def put(self, kind: str, tag: str, array: npt.NDArray[Any]) -> None:
+        """Store an array; the last 2 tags of each kind are kept. Does nothing if that is impossible."""
+
+
+class NoState(RowState):
+    """Keeps nothing."""
+
+    def get(self, kind: str, tag: str) -> npt.NDArray[Any] | None:
+        """Return None."""
+        return None
+
+    def put(self, kind: str, tag: str, array: npt.NDArray[Any]) -> None:
+        """Do nothing."""
+
+
+class MemoryState(RowState):
+    """Keeps arrays in a dictionary of this process."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, dict[str, npt.NDArray[Any]]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, kind: str, tag: str) -> npt.NDArray[Any] | None:
+        """Return the array, read-only, or None."""
+        return self._kinds.get(kind, {}).get(tag)
+
+    def put(self, kind: str, tag: str, array: npt.NDArray[Any]) -> None:
+        """Store a copy of the array."""
+        kept = np.array(array)
+        kept.setflags(write=False)
+        with self._lock:
+            tags = self._kinds.setdefault(kind, {})
+            tags.pop(tag, None)
+            tags[tag] = kept
+            for old in list(tags)[:-KEPT_TAGS]:
+                del tags[old]
+
+
+class FileState(RowState):
+    """Keeps arrays as ``<kind>/<tag>.npy`` in a directory that all processes of the node see.
+
+    Parameters
+    ----------
+    directory : Path
+        Made when the first array is stored.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def get(self, kind: str, tag: str) -> npt.NDArray[Any] | None:
+        """Return the array, read-only, or None if the file is missing or damaged."""
+        try:
+            with open(self._path(kind, tag), "rb") as file:
+                array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+                if file.read(1):
+                    return None
+        except (OSError, ValueError, EOFError):
+            return None
+        array.setflags(write=False)
+        return array
+
+    def put(self, kind: str, tag: str, array: npt.NDArray[Any]) -> None:
+        """Store the array: written aside, then renamed."""
+        path = self._path(kind, tag)
+        aside: str | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+                aside = file.name
+                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+            os.replace(aside, path)
+            self._drop_old(path)
+        except (OSError, ValueError):
+            if aside is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(aside)
+
+    def _path(self, kind: str, tag: str) -> Path:
+        return self._directory / quote(kind, safe="") / f"{quote(tag, safe='')}.npy"
+
+    @staticmethod
+    def _drop_old(newest: Path) -> None:
+        others = [p for p in newest.parent.glob("*.npy") if p != newest and not p.name.startswith(".")]
+        others.sort(key=lambda p: p.stat().st_mtime_ns)
+        for old in others[: max(0, len(others) - (KEPT_TAGS - 1))]:
+            old.unlink(missing_ok=True)

@@ -1,0 +1,190 @@
+"""Passes over raw rows: what is in them, how they go into a block, and exact column sums.
+
+Axis letters: m raw rows, n rows of a block, d dimensions.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from distclust.kernels._arguments import read_argument, weights_argument, write_argument
+from distclust.kernels._emit import address
+from distclust.kernels._jit import jit
+from distclust.kernels._rows import make_row_sqnorm
+from distclust.kernels.lloyd import LOW_PART
+
+OK, NON_FINITE, ZERO_ROW = 0, 1, 2
+"""Verdicts of `scan_rows`."""
+
+_FLOATS = ("float32", "float64")
+_RAW = (*_FLOATS, "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
+
+def scan_rows(
+    values: np.ndarray,
+    unit_rows: bool,
+    minimum: npt.NDArray[np.float64],
+    maximum: npt.NDArray[np.float64],
+    bad: npt.NDArray[np.uint8],
+) -> None:
+    """Find bad rows and widen the range of every column by the good ones, in place.
+
+    Parameters
+    ----------
+    values : [m, d], float32, float64 or integers of 8 to 64 bits
+        Raw rows (widen float16 to float32).
+    unit_rows : bool
+        Whether rows will be scaled to norm 1; ranges are then those of the scaled rows.
+    minimum, maximum : float64 [d]
+        Ranges so far; start with +inf and -inf.
+    bad : uint8 [m]
+        Set to `OK`, to `NON_FINITE` for a row with NaN or infinity (with `unit_rows` also for one whose norm is beyond
+        float64), or with `unit_rows` to `ZERO_ROW` for a row of norm 0.
+    """
+    values = read_argument(values, "values", _RAW, (None, None))
+    m, d = values.shape
+    _scan_kernel(values.dtype.name)(
+        values, bool(unit_rows), write_argument(minimum, "minimum", "float64", (d,)),
+        write_argument(maximum, "maximum", "float64", (d,)), write_argument(bad, "bad", "uint8", (m,)),
+    )
+
+
+def write_rows(
+    values: np.ndarray,
+    center: npt.NDArray[np.float64],
+    unit_rows: bool,
+    source: npt.NDArray[np.int64],
+    target: npt.NDArray[np.int64],
+    out: np.ndarray,
+) -> None:
+    """Write chosen raw rows to their places in a block, if asked scaled to norm 1, then centred.
+
+    ``out[target[i]] = values[source[i]] / norm - center``, all in float64, cast once.
+
+    Parameters
+    ----------
+    values : [m, d], float32, float64 or integers of 8 to 64 bits
+        Raw rows, as for `scan_rows`; the chosen ones are good.
+    center : float64 [d]
+        Subtracted from every row.
+    unit_rows : bool
+        Whether to divide rows by their norm.
+    source, target : int64 [p]
+        Row positions in `values` and in `out`.
+    out : float32 or float64 [n, d]
+        The block.
+    """
+    values = read_argument(values, "values", _RAW, (None, None))
+    d = values.shape[1]
+    source = read_argument(source, "source", "int64", (None,))
+    _write_kernel(values.dtype.name)(
+        values, read_argument(center, "center", "float64", (d,)), bool(unit_rows), source,
+        read_argument(target, "target", "int64", (len(source),)), write_argument(out, "out", _FLOATS, (None, d)),
+    )
+
+
+def column_sums(
+    x: np.ndarray,
+    weights: npt.NDArray[np.float64] | None,
+    scales: npt.NDArray[np.float64],
+    sums: npt.NDArray[np.int64],
+    abs_sums: npt.NDArray[np.int64],
+    sq_hi: npt.NDArray[np.int64],
+    sq_lo: npt.NDArray[np.int64],
+    sq_scales: npt.NDArray[np.float64],
+) -> None:
+    """Add ``w*x``, ``|w*x|`` and ``w*x*x`` of every column to fixed-point sums, in place.
+
+    Parameters
+    ----------
+    x : float32 or float64 [n, d]
+        Rows.
+    weights : float64 [n] or None
+        Row weights; None for 1.
+    scales : float64 [d]
+        Powers of two; a term of `sums` is ``rint(w * x * scale)``, of `abs_sums` its absolute value.
+    sums, abs_sums : int64 [d]
+        Sums of terms.
+    sq_hi, sq_lo : int64 [d]
+        Two-part sums of ``w * x * x * sq_scale``, as in `lloyd.fixed_sums`.
+    sq_scales : float64 [d]
+        Powers of two.
+    """
+    x = read_argument(x, "x", _FLOATS, (None, None))
+    n, d = x.shape
+    _column_sums(
+        x, weights_argument(weights, n), read_argument(scales, "scales", "float64", (d,)),
+        write_argument(sums, "sums", "int64", (d,)), write_argument(abs_sums, "abs_sums", "int64", (d,)),
+        write_argument(sq_hi, "sq_hi", "int64", (d,)), write_argument(sq_lo, "sq_lo", "int64", (d,)),
+        read_argument(sq_scales, "sq_scales", "float64", (d,)),
+    )
+
+
+@functools.cache
+def _scan_kernel(dtype: str) -> Any:
+    sqnorm_of_row = make_row_sqnorm(dtype)
+    size = np.dtype(dtype).itemsize
+
+    @jit(name=f"scan_rows_{dtype}")
+    def scan(values, unit_rows, minimum, maximum, bad):
+        m, d = values.shape
+        values_at = address(values)
+        for r in range(m):
+            total = sqnorm_of_row(values_at + r * d * size, d)
+            bad[r] = OK
+            if not np.isfinite(total):
+                # Finite values may have squares that are not, which only matters where the norm is needed.
+                finite = not unit_rows
+                for i in range(d):
+                    finite &= np.isfinite(np.float64(values[r, i]))
+                if not finite:
+                    bad[r] = NON_FINITE
+                    continue
+            if unit_rows and total == 0.0:
+                bad[r] = ZERO_ROW
+                continue
+            norm = np.sqrt(total) if unit_rows else 1.0
+            for i in range(d):
+                value = np.float64(values[r, i]) / norm
+                minimum[i] = value if value < minimum[i] else minimum[i]
+                maximum[i] = value if value > maximum[i] else maximum[i]
+
+    return scan
+
+
+@functools.cache
+def _write_kernel(dtype: str) -> Any:
+    sqnorm_of_row = make_row_sqnorm(dtype)
+    size = np.dtype(dtype).itemsize
+
+    @jit(name=f"write_rows_{dtype}")
+    def write(values, center, unit_rows, source, target, out):
+        d = values.shape[1]
+        values_at = address(values)
+        for p in range(source.shape[0]):
+            r, t = source[p], target[p]
+            norm = np.sqrt(sqnorm_of_row(values_at + r * d * size, d)) if unit_rows else 1.0
+            for i in range(d):
+                out[t, i] = np.float64(values[r, i]) / norm - center[i]
+
+    return write
+
+
+@jit
+def _column_sums(x, weights, scales, sums, abs_sums, sq_hi, sq_lo, sq_scales):
+    weighted = weights.shape[0] > 0
+    for r in range(x.shape[0]):
+        w = weights[r] if weighted else 1.0
+        for i in range(x.shape[1]):
+            value = np.float64(x[r, i])
+            term = np.int64(np.rint(w * value * scales[i]))
+            sums[i] += term
+            abs_sums[i] += abs(term)
+            square = w * value * value * sq_scales[i]
+            whole = np.rint(square)
+            sq_hi[i] += np.int64(whole)
+            sq_lo[i] += np.int64(np.rint((square - whole) * LOW_PART))
