@@ -90,13 +90,13 @@ class KMeansJob(DataJob):
     n_clusters: int = Field(ge=1, alias="k", validation_alias="k", description="Number of clusters.")
     weight_column: str | None = Field(None, description="Column of non-negative row weights.")
     init: Literal["k-means||", "k-means++", "random"] = Field("k-means||", description="Seeding.")
-    metric: Literal["euclidean", "cosine"] = "euclidean"
+    metric: Literal["euclidean", "cosine"] = Field("euclidean", description="Distance; cosine uses unit rows.")
     max_iter: int = Field(100, ge=1, description="Most passes of one initialisation.")
     tol: float = Field(1e-4, ge=0, description="Stop at this share of the mean variance as centre movement.")
     rtol: float = Field(1e-4, ge=0, description="Stop when a pass gains less than this share of inertia.")
     n_init: int = Field(1, ge=1, description="Initialisations; the best is kept.")
-    seed: int = Field(0, ge=0, lt=2**64)
-    precision: Literal["float32", "float64"] = "float32"
+    seed: int = Field(0, ge=0, lt=2**64, description="Key of all random draws.")
+    precision: Literal["float32", "float64"] = Field("float32", description="Type in which rows are compared.")
     allow_fewer: bool = Field(False, description="Accept fewer clusters where fewer rows are distinct.")
     checkpoint_seconds: float = Field(0.0, ge=0, description="Least seconds between checkpoints; 0: every pass.")
 

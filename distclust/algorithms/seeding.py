@@ -47,10 +47,23 @@ _STAGES_PER_INIT = 256
 
 @dataclass(frozen=True)
 class CandidateValue:
-    """What a k-means|| pass shares: all candidates so far, the last ``n_new`` of them from the last round."""
+    """What a k-means|| pass shares.
 
-    candidates: CenterSet
+    Attributes
+    ----------
+    known : CenterSet or None
+        Candidates of the rounds before the last; None in the first pass.
+    fresh : CenterSet
+        Candidates of the last round.
+    candidates : CenterSet
+        Both, in this order.
+    scale, mass_scale : float
+        Fixed-point scales of potential and masses.
+    """
+
     known: CenterSet | None
+    fresh: CenterSet
+    candidates: CenterSet
     scale: float
     mass_scale: float
 
@@ -71,25 +84,22 @@ class CandidateStats:
 
 def _nearest_candidate(block: Block, value: CandidateValue, context: StepContext) -> npt.NDArray[np.int32]:
     """Return every row's nearest candidate; only new candidates cost anything where the last round is remembered."""
-    tag = value.candidates.tag
-    labels = context.state.get("candidate", tag)
+    state, tag = context.state, value.candidates.tag
+    labels = state.get("candidate", tag)
     if labels is not None:
         return labels
-    first = 0
-    if value.known is not None:
-        labels = context.state.get("candidate", value.known.tag)
-        scores = context.state.get("candidate-score", value.known.tag)
-        if labels is not None and scores is not None:
-            first = len(value.known)
-    new_labels, new_scores = assign_nearest(block.x, pack_centers(value.candidates.rows[first:]))
-    if first:
-        closer = new_scores < scores
-        labels = np.where(closer, new_labels + np.int32(first), labels)
-        scores = np.where(closer, new_scores, scores)
+    old_tag = value.known.tag if value.known is not None else ""
+    old_labels, old_scores = state.get("candidate", old_tag), state.get("candidate-score", old_tag)
+    if value.known is not None and old_labels is not None and old_scores is not None:
+        labels, scores = assign_nearest(block.x, value.fresh.packed)
+        # Strictly closer, so that the lowest index wins ties as it does in one pass over all candidates.
+        closer = scores < old_scores
+        labels = np.where(closer, labels + np.int32(len(value.known)), old_labels)
+        scores = np.where(closer, scores, old_scores)
     else:
-        labels, scores = new_labels, new_scores
-    context.state.put("candidate", tag, labels)
-    context.state.put("candidate-score", tag, scores)
+        labels, scores = assign_nearest(block.x, value.candidates.packed)
+    state.put("candidate", tag, labels)
+    state.put("candidate-score", tag, scores)
     return labels
 
 
@@ -177,26 +187,24 @@ def _candidates(engine: Engine, data: PreparedData, config: KMeansConfig, stage:
     k = config.n_clusters
     wanted = OVERSAMPLING * k
     first = draw_rows(engine, data.pinned, 1, seed=config.seed, stage=stage + _STAGE_FIRST)
-    known: CenterSet | None = None
-    candidates = CenterSet(first.rows)
-    stats = _measure(engine, data, candidates, known)
+    value = _candidate_value(data, None, first.rows)
+    stats = _measure(engine, data, value)
     for number in range(ROUNDS):
         potential = stats.potential.total()
         if potential == 0:
             break
         step = RoundStep(config.seed, stage + _STAGE_ROUND + number, wanted / potential, limit=4 * wanted + 64)
-        value = CandidateValue(candidates, known, stats.potential.scale, data.scales.mass)
         with engine.share(value) as shared:
             drawn: KeyedRows = engine.fold(data.pinned, step, KeyedRows.merge, shared, label="seed: draw")
         if len(drawn.row_ids) == 0:
             continue
-        known, candidates = candidates, CenterSet(np.concatenate([candidates.rows, drawn.rows]))
-        stats = _measure(engine, data, candidates, known)
+        value = _candidate_value(data, value.candidates, drawn.rows)
+        stats = _measure(engine, data, value)
         gain = 1 - stats.potential.total() / potential
-        if len(candidates) >= ENOUGH_CANDIDATES * k and gain < SMALL_GAIN:
+        if len(value.candidates) >= ENOUGH_CANDIDATES * k and gain < SMALL_GAIN:
             break
     mass = stats.mass.astype(np.float64) / data.scales.mass
-    rows = candidates.rows
+    rows = value.candidates.rows
     if len(rows) < k and stats.potential.total() > 0:
         # The rounds drew too few (tiny k, or a few rows hold all the distance): random rows fill the rest.
         more = draw_rows(engine, data.pinned, 2 * k, seed=config.seed, stage=stage + _STAGE_TOP_UP)
@@ -204,11 +212,14 @@ def _candidates(engine: Engine, data: PreparedData, config: KMeansConfig, stage:
     return rows, mass
 
 
-def _measure(
-    engine: Engine, data: PreparedData, candidates: CenterSet, known: CenterSet | None
-) -> CandidateStats:
-    scale = data.inertia_scale(float(row_sqnorm(candidates.rows).max()))
-    with engine.share(CandidateValue(candidates, known, scale, data.scales.mass)) as shared:
+def _candidate_value(data: PreparedData, known: CenterSet | None, fresh: Rows) -> CandidateValue:
+    rows = fresh if known is None else np.concatenate([known.rows, fresh])
+    scale = data.inertia_scale(float(row_sqnorm(rows).max()))
+    return CandidateValue(known, CenterSet(fresh), CenterSet(rows), scale, data.scales.mass)
+
+
+def _measure(engine: Engine, data: PreparedData, value: CandidateValue) -> CandidateStats:
+    with engine.share(value) as shared:
         stats: CandidateStats = engine.fold(
             data.pinned, CandidateStep(), CandidateStats.merge, shared, label="seed: measure"
         )

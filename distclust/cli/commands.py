@@ -53,7 +53,10 @@ def assign(given: Given) -> None:
 @takes(text_argument("job", "JOB.toml", "Job file; keys as in `distclust schema`."),
        *options_of(DataJob, only=_HOW, optional=True), JSON)
 def run(given: Given) -> None:
-    """Run a job file. Options replace what it says about how it runs; relative paths are of this directory."""
+    """Run a job file.
+
+    Options replace what it says about how it runs. Relative paths in it are of the current directory.
+    """
     job = load_job(given["job"])
     changes = {name: value for name, value in given.items() if name in _HOW}
     _run(parse_job(_absolute({**job.model_dump(mode="json", by_alias=True), **changes}), where=given["job"]), given)
@@ -61,9 +64,9 @@ def run(given: Given) -> None:
 
 @takes(_OUT, *options_of(KMeansJob, only=_HOW_OF_RESUME, optional=True), JSON)
 def resume(given: Given) -> None:
-    """Go on with a run that was stopped or killed; the result has the bits of one that never was.
+    """Go on with a run that was stopped or killed.
 
-    Options replace what the run said about how it runs.
+    The result has the bits of a run that never was. Options replace what the run said about how it runs.
     """
     changes = {name: value for name, value in given.items() if name in _HOW_OF_RESUME}
     _run(late.resumed_job(given["out"], _absolute(changes)), given)
@@ -71,25 +74,26 @@ def resume(given: Given) -> None:
 
 @takes(data_argument(KMeansJob), *options_of(KMeansJob, without=["output", "overwrite", "checkpoint_seconds"]), JSON)
 def plan(given: Given) -> None:
-    """Say what `kmeans` would do: partitions, bytes, memory, passes, what travels. Nothing is run or written.
+    """Say what `kmeans` would do, without doing it: partitions, bytes, memory, passes, what travels.
 
-    The engine is opened, since partitions depend on its slots and memory; of files, footers are read.
+    The engine is opened, since partitions depend on its slots and memory; of files, footers are read. Nothing is
+    run or written.
     """
     # A plan has no output; the job that it is made for does.
-    view = late.plan_job(_job("kmeans", {**given, "output": os.devnull}))
+    view = late.plan_job(KMeansJob.model_validate(_job("kmeans", {**given, "output": os.devnull})))
     _print(given, view.as_dict(), plan_lines(view))
 
 
 @takes(_OUT, JSON)
 def inspect(given: Given) -> None:
-    """Print a run: state, settings, input, history, largest clusters, files."""
+    """Print a run: state, settings, history, largest clusters, files."""
     view = late.inspect_run(given["out"])
     _print(given, view.as_dict(), inspect_lines(view))
 
 
 @takes(_OUT, JSON)
 def verify(given: Given) -> None:
-    """Hash every file of a run again and compare with what was recorded; exit code 3 if something differs."""
+    """Hash every file of a run again and compare; exit code 3 if one differs."""
     found = late.verify_output(given["out"])
     _print(given, found.as_dict(), verify_lines(found))
     if found.failed:
@@ -103,16 +107,16 @@ def schema(given: Given) -> None:
 
 
 @takes(
-    text_option("k", ("-k",), "INTEGER", "Number of clusters.", str(DEMO_CLUSTERS)),
-    text_option("output", ("--output", "-o"), "DIR", "Where documents and run go; default: a new temporary one.", ""),
-    text_option("docs", ("--docs",), "INTEGER", "Most documents.", str(DEMO_DOCUMENTS)),
+    text_option("k", ("-k",), "INTEGER", f"Number of clusters. Default: {DEMO_CLUSTERS}."),
+    text_option("output", ("--output", "-o"), "DIR", "Where documents and run go; default: a new temporary one."),
+    text_option("docs", ("--docs",), "INTEGER", f"Most documents. Default: {DEMO_DOCUMENTS}."),
     switch("overwrite", "Replace a demonstration of other settings."),
     JSON,
 )
 def demo(given: Given) -> None:
-    """Cluster the docstrings of this machine's Python: real text, no network, no server, under a minute.
+    """Cluster real text: the docstrings of this machine's Python.
 
-    The same main job as `kmeans`: hashed TF-IDF, a random projection to 256 dimensions, Parquet, local engine.
+    Needs no network and no server. The same main job as `kmeans`: hashed TF-IDF, a random projection to 256 dimensions, Parquet, local engine.
     """
     shown = late.run_demo(
         given.get("output"),

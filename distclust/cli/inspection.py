@@ -112,7 +112,9 @@ def inspect_run(output: str) -> RunView:
     storage = open_storage(output)
     record = require_run(storage)
     complete = storage.exists(MANIFEST)
-    manifest = read_manifest(storage) if complete else {"finished": "", "summary": {}, "digests": {}}
+    manifest: dict[str, Any] = (
+        read_manifest(storage) if complete else {"finished": "", "summary": {}, "digests": {}}
+    )
     return RunView(
         output=output,
         state="complete" if complete else _unfinished_state(storage),

@@ -17,6 +17,7 @@ app = typer.Typer(
     help="Cluster vector collections too large for one machine: the same bits on local threads, Dask and Spark.",
     epilog=_EPILOG,
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

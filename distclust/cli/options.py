@@ -44,10 +44,20 @@ _PANELS = {
 _OTHER_PANEL = "What is computed"
 
 
+def _parameter(name: str, kind: Any, info: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
+    )
+
+
+def _panel(name: str) -> str:
+    return next((panel for panel, names in _PANELS.items() if name in names), _OTHER_PANEL)
+
+
 def data_argument(model: type[BaseModel]) -> inspect.Parameter:
     """Return the argument for the dataset: one or several paths."""
     help_text = model.model_fields["data"].description
-    return _parameter("data", list[str], typer.Argument(metavar="DATA...", help=help_text, show_default=False))
+    return _parameter("data", list[str], typer.Argument(metavar="DATA", help=help_text, show_default=False))
 
 
 def text_argument(name: str, metavar: str, help_text: str) -> inspect.Parameter:
@@ -55,9 +65,9 @@ def text_argument(name: str, metavar: str, help_text: str) -> inspect.Parameter:
     return _parameter(name, str, typer.Argument(metavar=metavar, help=help_text, show_default=False))
 
 
-def text_option(name: str, names: tuple[str, ...], metavar: str, help_text: str, default: str) -> inspect.Parameter:
+def text_option(name: str, names: tuple[str, ...], metavar: str, help_text: str) -> inspect.Parameter:
     """Return an option that no job has."""
-    info = typer.Option(*names, metavar=metavar, help=help_text, show_default=default or False)
+    info = typer.Option(*names, metavar=metavar, help=help_text, show_default=False)
     return _parameter(name, str | None, info, None)
 
 
@@ -129,32 +139,31 @@ def job_values(given: Given) -> Given:
 
 def _option(name: str, field: FieldInfo, optional: bool) -> inspect.Parameter:
     names = _SPECIAL_NAMES.get(name, (f"--{name.replace('_', '-')}",))
-    help_text, panel = field.description or "", _panel(name)
+    help_text, panel = _help(field, optional), _panel(name)
     if field.annotation is bool:
         return _parameter(name, bool, typer.Option(*names, help=help_text, rich_help_panel=panel), False)
-    default = None if optional else field.get_default()
-    shown = str(default) if not field.is_required() and default not in (None, ()) else False
     info = typer.Option(
-        *names, metavar=_metavar(name, field), help=help_text, show_default=shown, rich_help_panel=panel
+        *names, metavar=_metavar(name, field), help=help_text, show_default=False, rich_help_panel=panel
     )
     if field.is_required() and not optional:
         return _parameter(name, str, info)
     return _parameter(name, str | None, info, None)
 
 
-def _parameter(name: str, kind: Any, info: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
-    )
+def _help(field: FieldInfo, optional: bool) -> str:
+    parts = [field.description or ""]
+    if get_origin(field.annotation) is Literal:
+        parts.append(f"One of {', '.join(map(str, get_args(field.annotation)))}.")
+    if not optional and not field.is_required() and field.annotation is not bool and field.default not in (None, ()):
+        parts.append(f"Default: {field.default}.")
+    return " ".join(part for part in parts if part)
 
 
 def _metavar(name: str, field: FieldInfo) -> str:
     if name in _METAVARS:
         return _METAVARS[name]
     if get_origin(field.annotation) is Literal:
-        return "|".join(map(str, get_args(field.annotation)))
-    return {int: "INTEGER", float: "NUMBER"}.get(field.annotation or str, "TEXT")
-
-
-def _panel(name: str) -> str:
-    return next((panel for panel, names in _PANELS.items() if name in names), _OTHER_PANEL)
+        return "WORD"
+    if field.annotation is int:
+        return "INTEGER"
+    return "NUMBER" if field.annotation is float else "TEXT"

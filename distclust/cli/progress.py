@@ -51,7 +51,8 @@ class Stage:
     rows: int = 0
     iteration: int = 0
     inertia: float = 0.0
-    _rows_at_iteration: int = 0
+    _earlier: int = 0
+    """Rows of passes before a resume."""
 
     def take(self, event: Event) -> None:
         """Learn from an event of this stage."""
@@ -59,17 +60,13 @@ class Stage:
             self.rows += event.rows
         elif isinstance(event, IterationEnded):
             self.iteration, self.inertia = event.iteration, event.inertia
-            self._rows_at_iteration = self.rows
+            self._earlier = event.iteration * self.pass_rows - self.rows
 
     @property
     def share(self) -> float | None:
         """Part that is done, at least: a stage may converge before its last pass. None where it is unknown."""
-        total = self.pass_rows * self.max_passes
-        if self.iteration:
-            done = self.iteration * self.pass_rows + self.rows - self._rows_at_iteration
-        else:
-            done = self.rows
-        return done / total if 0 < total and done <= total else None
+        total, done = self.pass_rows * self.max_passes, self._earlier + self.rows
+        return done / total if total > 0 and done <= total else None
 
     def seconds_left(self, now: float) -> float | None:
         """Return the seconds to the last pass, at the pace so far; None where nothing can be said."""

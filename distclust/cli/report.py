@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _INDENT = "  "
 _SHOWN_CLUSTERS = 10
 _SHOWN_PASSES = 12
-_TITLE_WIDTH = 72
+_LINE_WIDTH = 110
 
 
 def outcome_dict(outcome: JobOutcome) -> dict[str, Any]:
@@ -71,9 +71,10 @@ def inspect_lines(view: RunView) -> list[str]:
 
 def plan_lines(view: PlanView) -> list[str]:
     """Return a plan as text."""
-    threads = "nothing (tasks are threads of this process)"
-    sent = f"{bytes_text(view.sent_bytes)} of centres, for {view.tasks} tasks" if view.sent_bytes else threads
-    back = f"{bytes_text(view.returned_bytes)} of sums at most; later only clusters that changed"
+    travels = "nothing: tasks are threads of this process"
+    if view.sent_bytes:
+        travels = (f"each iteration {bytes_text(view.sent_bytes)} of centres to {view.tasks} tasks, and back at most "
+                   f"{bytes_text(view.returned_bytes)} of sums (later only clusters that changed)")
     passes = view.seeding_passes + view.iterations + view.other_passes
     return ["Nothing was run or written. The job would be:", *_pairs([
         ("input", f"{count_text(view.rows)} rows × {view.dimensions} {view.dtype}, {count_text(view.files)} files, "
@@ -86,8 +87,7 @@ def plan_lines(view: PlanView) -> list[str]:
         ("model", f"{bytes_text(view.model_bytes)} of centres"),
         ("passes", f"at most {count_text(passes)}: {view.seeding_passes} for first centres, "
                    f"{count_text(view.iterations)} iterations, {view.other_passes} others"),
-        ("sent", f"{sent}, each iteration" if view.sent_bytes else sent),
-        ("returned", back if view.returned_bytes else threads),
+        ("travels", travels),
     ]), *(f"note: {note}" for note in view.notes)]
 
 
@@ -110,7 +110,7 @@ def demo_lines(shown: Demo) -> list[str]:
 def _cluster_lines(one: NamedCluster) -> Iterable[str]:
     yield f"cluster {one.cluster}: {count_text(one.size)} docstrings: {', '.join(one.words)}"
     for document in one.nearest:
-        yield f"{_INDENT}{document.distance:.2f}  {document.name}: {document.title}"[:_TITLE_WIDTH + 40]
+        yield f"{_INDENT}{document.distance:.2f}  {document.name}: {document.title}"[:_LINE_WIDTH]
 
 
 def _summary_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -141,7 +141,7 @@ def _file_pairs(outcome: JobOutcome) -> list[tuple[str, str]]:
 def _history_lines(history: Sequence[dict[str, Any]]) -> list[str]:
     if not history:
         return []
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (str(entry["iteration"]), f"{entry['inertia']:.8g}", f"{entry['shift']:.4g}", count_text(entry["moved"]),
          str(entry["reassigned"]), f"{entry['seconds']:.3f}")
         for entry in history

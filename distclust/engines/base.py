@@ -40,7 +40,7 @@ class BaseEngine(ABC):
     def _close(self) -> None:
         """Release workers and scratch; called once."""
 
-    def _refresh(self) -> None:
+    def _refresh(self) -> None:  # noqa: B027 - a hook; the local engine has nothing to refresh
         """Bring ``self.info`` up to date; called before each job."""
 
     def _cut(self, refs: Sequence[PartitionRef]) -> list[tuple[int, int]]:

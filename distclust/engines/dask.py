@@ -7,19 +7,18 @@ import pickle
 import time
 import uuid
 from asyncio import run_coroutine_threadsafe
-from collections import Counter, OrderedDict, deque
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import wait
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from tempfile import TemporaryDirectory
-from threading import Lock
 from typing import Any, Self
 
 import dask
-from distributed import Client, Future, KilledWorker, LocalCluster, Scheduler, Worker
+from distributed import Client, Future, KilledWorker, LocalCluster
 from distributed.deploy import Cluster
 
 from distclust.data.cache import node_cache
@@ -27,10 +26,20 @@ from distclust.data.node import NodeConfig
 from distclust.engines.base import BaseEngine
 from distclust.engines.code import code_version
 from distclust.engines.dask_frames import stage_dask as write_frame
+from distclust.engines.dask_worker import (
+    WorkerInfo,
+    abandon,
+    carry,
+    close_cache,
+    path_identity,
+    probe,
+    run_on_worker,
+    stuck_tasks,
+)
 from distclust.engines.job import Job
-from distclust.engines.local import usable_cores, usable_memory
+from distclust.engines.local import usable_cores
 from distclust.engines.protocol import EngineInfo, EngineOptions, Shared
-from distclust.engines.task import RETRYABLE, Task, TaskOutcome, run_task
+from distclust.engines.task import RETRYABLE, TaskOutcome
 from distclust.errors import DistclustError, EngineLostError, UsageError
 
 CONNECT_SECONDS = 20
@@ -50,20 +59,6 @@ CARRIED_BYTES = 1 << 20
 task is quicker. Never scattered: what is scattered dies with its worker, a task's result is computed again."""
 
 
-@dataclass(frozen=True)
-class _WorkerInfo:
-    """What a worker says of itself."""
-
-    version: str
-    threads: int
-    host: str
-    memory: int
-    """Bytes that its node has."""
-    limit: int | None
-    """Bytes above which Dask restarts it."""
-    sees_driver_paths: bool
-
-
 class _DaskShared(Shared):
     """A value, pickled once; in each task, or behind a future if it is large."""
 
@@ -74,7 +69,7 @@ class _DaskShared(Shared):
         if len(self.carrier) > CARRIED_BYTES:
             # Dask warns of a large graph from 10 MB on; a large value is meant here, and sent once.
             with dask.config.set({"distributed.admin.large-graph-warning-threshold": len(self.carrier) * 2}):
-                self.carrier = client.submit(_carry, self.carrier, key=f"value-{self.token}", pure=False)
+                self.carrier = client.submit(carry, self.carrier, key=f"value-{self.token}", pure=False)
 
     def __exit__(self, *exc: object) -> None:
         self.carrier = None  # the last reference to a future releases it on the cluster
@@ -106,7 +101,7 @@ class DaskEngine(BaseEngine):
         self._client = client
         self._address = client.scheduler.address
         self._owned = ExitStack()
-        self._workers: dict[str, _WorkerInfo] = {}
+        self._workers: dict[str, WorkerInfo] = {}
         self._slots: list[str] = []
         self._refresh()
         limits = [worker.limit for worker in self._workers.values() if worker.limit]
@@ -135,7 +130,7 @@ class DaskEngine(BaseEngine):
             except (OSError, ValueError) as error:
                 raise EngineLostError(
                     f"No Dask scheduler answers at {address}: {error}",
-                    do="Start one with `dask scheduler`, check the address, or use the engine 'dask' for one of its own.",
+                    do="Start one with `dask scheduler`, check the address, or use the engine 'dask' for a cluster of its own.",
                 ) from error
             engine = cls(client, options)
             engine._owned = owned.pop_all()
@@ -174,7 +169,7 @@ class DaskEngine(BaseEngine):
             key = f"{name}-{number}-{attempt}"
             home = [self._slots[number * len(self._slots) // len(job.tasks)]] if attempt == 0 else None
             future = self._client.submit(
-                _run_on_worker, job.tasks[number], shared.token, shared.carrier, attempt, name,
+                run_on_worker, job.tasks[number], shared.token, shared.carrier, attempt, name,
                 key=key, workers=home, allow_other_workers=home is not None, pure=False,
             )
             running[key] = number, future
@@ -190,7 +185,7 @@ class DaskEngine(BaseEngine):
         finally:
             if running and self._client.status == "running":
                 self._client.cancel([future for _, future in running.values()])
-                self._everywhere(_abandon, name)
+                self._everywhere(abandon, name)
 
     def _wait(self, ended: SimpleQueue[str], name: str) -> list[str]:
         """Wait until tasks ended or are known to be stuck; return their keys."""
@@ -203,7 +198,7 @@ class DaskEngine(BaseEngine):
                 self._check_connection()
                 if time.monotonic() > look_at_scheduler:
                     self._wait_for_workers()
-                    stuck: list[str] = self._client.run_on_scheduler(_stuck_tasks, name)
+                    stuck: list[str] = self._client.run_on_scheduler(stuck_tasks, name)
                     if stuck:
                         return stuck
                     look_at_scheduler = time.monotonic() + LOOK_SECONDS
@@ -238,7 +233,7 @@ class DaskEngine(BaseEngine):
         """Fetch outcomes; those of failed tasks, and those that died with their workers, are missing.
 
         Dask's `gather` would wait for these to be computed again, out of reach of cancel and retries, and for
-        ever if they are stuck (see `_stuck_tasks`).
+        ever if they are stuck (see `stuck_tasks`).
         """
         while True:
             here = {number: future for number, future in done.items() if future.status == "finished"}
@@ -281,7 +276,7 @@ class DaskEngine(BaseEngine):
 
     def _close(self) -> None:
         if self._client.status == "running":
-            self._everywhere(_close_cache, self.options.node)
+            self._everywhere(close_cache, self.options.node)
         node_cache(self.options.node).close()
         self._owned.close()
 
@@ -320,23 +315,14 @@ def _start_cluster(node: NodeConfig, owned: ExitStack) -> LocalCluster:
     return owned.enter_context(cluster)
 
 
-def _stuck_tasks(name: str, dask_scheduler: Scheduler) -> list[str]:
-    """Return the tasks of a job that wait for a worker that will not come back. Runs on the scheduler.
-
-    When all workers die at once, tasks that prefer one of them are kept for a worker of that address, though
-    they may run anywhere: `allow_other_workers` is not looked at when workers arrive (distributed 2026.8).
-    """
-    return [task.key for task in dask_scheduler.unrunnable if str(task.key).startswith(name)]
-
-
-def _probe_cluster(client: Client, addresses: list[str]) -> dict[str, _WorkerInfo]:
+def _probe_cluster(client: Client, addresses: list[str]) -> dict[str, WorkerInfo]:
     """Ask workers what they have; they, and the scheduler that unpacks the tasks, must run the driver's code."""
     try:
         versions = {"the scheduler": client.run_on_scheduler(code_version)}
-        infos: dict[str, _WorkerInfo] = client.run(_probe, _path_identity(), workers=addresses)
+        infos: dict[str, WorkerInfo] = client.run(probe, path_identity(Path.cwd()), workers=addresses)
     except Exception as error:  # what Dask makes of an ImportError there depends on where and when it is raised
         raise UsageError(
-            f"A worker or the scheduler cannot load distclust {code_version()}: {error}.",
+            f"A worker or the scheduler cannot load distclust: {error}.",
             where=client.scheduler.address,
             do="Install the driver's distclust there.",
         ) from error
@@ -344,60 +330,8 @@ def _probe_cluster(client: Client, addresses: list[str]) -> dict[str, _WorkerInf
     for who, version in versions.items():
         if version != code_version():
             raise UsageError(
-                f"{who} runs distclust {version}, the driver {code_version()}; they must be equal.",
+                f"{who} runs another distclust (code {version}) than the driver (code {code_version()}).",
                 where=client.scheduler.address,
-                do="Install the same distclust everywhere.",
+                do="Install the same version everywhere, and restart what runs an older one.",
             )
     return infos
-
-
-def _path_identity(path: Path | None = None) -> tuple[str, int, int]:
-    """Name a directory so that another machine can tell whether it sees the same one."""
-    path = path or Path.cwd()
-    stat = path.stat()
-    return str(path), stat.st_ino, stat.st_mtime_ns
-
-
-# From here on: what runs on workers.
-
-_values: OrderedDict[str, Any] = OrderedDict()
-_values_lock = Lock()
-_KEPT_VALUES = 2
-_abandoned: deque[str] = deque(maxlen=64)
-
-
-def _carry(blob: bytes) -> bytes:
-    return blob
-
-
-def _run_on_worker(task: Task, token: str, blob: bytes, attempt: int, name: str) -> TaskOutcome:
-    return run_task(task, _load(token, blob), attempt, lambda: name in _abandoned)
-
-
-def _load(token: str, blob: bytes) -> Any:
-    """Unpickle a value once per process: what it computes of itself on first use stays with it."""
-    with _values_lock:
-        if token not in _values:
-            _values[token] = pickle.loads(blob)
-            while len(_values) > _KEPT_VALUES:
-                _values.popitem(last=False)
-        return _values[token]
-
-
-def _abandon(name: str) -> None:
-    """Stop the tasks of a job before their next partition."""
-    _abandoned.append(name)
-
-
-def _close_cache(node: NodeConfig) -> None:
-    _values.clear()
-    node_cache(node).close()
-
-
-def _probe(driver: tuple[str, int, int], dask_worker: Worker) -> _WorkerInfo:
-    try:
-        same = _path_identity(Path(driver[0])) == driver
-    except OSError:
-        same = False
-    limit = dask_worker.memory_manager.memory_limit
-    return _WorkerInfo(code_version(), dask_worker.state.nthreads, dask_worker.ip, usable_memory(), limit, same)

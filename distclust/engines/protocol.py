@@ -37,7 +37,9 @@ class StepContext:
 class Step(Protocol):
     """A pure function of (rows, shared value): a picklable object, usually a frozen dataclass."""
 
-    def __call__(self, block: Any, value: Any, context: StepContext, /) -> Any: ...
+    def __call__(self, block: Any, value: Any, context: StepContext, /) -> Any:
+        """Return the partial, or the result, of one partition."""
+        ...
 
 
 Merge = Callable[[Any, Any], Any]
@@ -108,7 +110,9 @@ class CancelToken:
     def check(self) -> None:
         """Raise `CancelledError` if a stop was asked for."""
         if self._event.is_set():
-            raise CancelledError("The run was cancelled.", do="`distclust resume OUT` goes on from the last checkpoint.")
+            raise CancelledError(
+                "The run was cancelled.", do="`distclust resume OUT` goes on from the last checkpoint."
+            )
 
 
 @dataclass(frozen=True)

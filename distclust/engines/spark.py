@@ -251,7 +251,7 @@ class SparkEngine(BaseEngine):
             raise self._lost()
         try:
             slots = max(int(self.context.defaultParallelism), 1)
-            if not self._session.same_machine:
+            if not self.context.master.startswith("local"):
                 self._hosts = _executor_hosts(self.context)
         except SPARK_ERRORS as error:
             raise self._lost(error) from error

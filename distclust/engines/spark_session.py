@@ -44,12 +44,14 @@ _EVERYWHERE = {
     "spark.executorEnv.OMP_NUM_THREADS": "1",
     "spark.driver.maxResultSize": "0",
 }
-_ON_LOOPBACK = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
-_EMBEDDED = {
+# The JVM only passes messages: a quick start counts for more than quick code.
+_QUICK_JVM = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+_ON_LOOPBACK = {
     "spark.ui.enabled": "false",
-    # The JVM only passes messages: a quick start counts for more than quick code.
-    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
-    "spark.executor.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.extraJavaOptions": _QUICK_JVM,
+    "spark.executor.extraJavaOptions": _QUICK_JVM,
 }
 _MASTER_PORT = {"spark": 7077, "sc": 15002}
 
@@ -98,6 +100,7 @@ class Session:
             self.context.stop()
         if self.scratch is not None:
             _stop_gateway()
+            sys.path[:] = [path for path in sys.path if not path.startswith(str(self.scratch))]
             shutil.rmtree(self.scratch, ignore_errors=True)
 
 
@@ -146,7 +149,6 @@ def start(master: str | None, max_failures: int) -> Session:
     else:
         environment["PYSPARK_PYTHON"] = os.environ.get("PYSPARK_PYTHON", sys.executable)
     if embedded:
-        settings |= _EMBEDDED
         settings["spark.driver.memory"] = f"{min(max(usable_memory() >> 23, 1024), 8192)}m"  # an eighth, in MB
     with _environment(environment):
         return _launch(master, settings, same_machine=loopback)

@@ -32,7 +32,7 @@ except ImportError as missing:
 Rows = npt.NDArray[np.floating]
 
 
-class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
+class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
     """k-means with equal bits on every engine, in any partitioning.
 
     Parameters

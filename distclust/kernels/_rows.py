@@ -1,8 +1,9 @@
 """Work on one row: its sum of squares and its fixed-point terms, vectorised.
 
-Sums of squares are float64 and added in an order that depends on d only: element i of the first ``d // 16 * 16`` goes to lane i mod 16, the lanes i and i + 8 are added, a group of 8
-that is left goes to these 8 lanes, then the rest goes to the last lanes; the lanes are folded by halves. Rows of less
-than 8 elements are added one by one. Each step is a fused multiply-add, so the value is the same on any machine.
+Sums of squares are float64, added by fused multiply-add in an order that depends on d only. Element i of the first
+``d // 16 * 16`` goes to lane i mod 16; lanes i and i + 8 are added; a group of 8 that is left goes to these 8
+lanes, what is left then to the last of them; the lanes are folded by halves. A row of less than 8 elements is added
+one by one.
 """
 
 from __future__ import annotations
@@ -141,7 +142,10 @@ def _sum_of_squares(emit: Emitter, values: Any, d: ir.Value) -> ir.Value:
 
     turns = emit.ir.and_(d, ir.Constant(I64, -turn))
     totals = emit.loop(
-        zero, turns, turn, [emit.same(0.0)] * _ACCUMULATORS,
+        zero,
+        turns,
+        turn,
+        [emit.same(0.0)] * _ACCUMULATORS,
         lambda i, old: [add(emit.add(i, at * _LANES), total) for at, total in enumerate(old)],
     )
     total = emit.ir.fadd(totals[0], totals[1])

@@ -14,8 +14,6 @@ from numba.extending import intrinsic
 
 from distclust.kernels._emit import I32, I64, LANES, Emitter
 
-_PANEL_ALIGN = 64
-
 # Dimensions per turn of a tile's inner loop. Measured with the tile 8x2 on AVX-512 (Emerald Rapids), % of peak at
 # d = 128 / 384 / 768: 1 gives 81 / 68 / 71, 4 gives 85 / 82 / 78; on AVX2 no difference.
 _UNROLL = 4
@@ -31,7 +29,7 @@ def _scores(
 
     def dimension(i: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
         line = emit.place(panel, emit.ir.mul(i, ir.Constant(I64, width)))
-        centers = [emit.load(emit.place(line, q * emit.lanes), emit.vector, _PANEL_ALIGN) for q in range(vectors)]
+        centers = [emit.load(emit.place(line, q * emit.lanes), emit.vector, emit.size) for q in range(vectors)]
         out = []
         for r in range(rows):
             value = emit.splat(emit.load(emit.place(starts[r], i), emit.scalar, emit.size))
@@ -92,7 +90,7 @@ def make_assign_tile(dtype: str, tile: tuple[int, int]) -> Any:
 
 def make_score_tile(dtype: str, tile: tuple[int, int]) -> Any:
     """Return ``score_tile(x, stride, panel, d, norms, out, out_stride)``, which stores all scores of a tile."""
-    rows, vectors = tile
+    vectors = tile[1]
     lanes = LANES[dtype]
 
     @intrinsic

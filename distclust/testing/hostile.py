@@ -93,6 +93,6 @@ class HostileEngine(BaseEngine):
 
 def _elsewhere(task: Task, value: Any, attempt: int) -> TaskOutcome:
     """Run a task as if in another process."""
-    there = pickle.loads(pickle.dumps((task, value)))
-    outcome: TaskOutcome = pickle.loads(pickle.dumps(run_task(*there, attempt)))
+    its_task, its_value = pickle.loads(pickle.dumps((task, value)))
+    outcome: TaskOutcome = pickle.loads(pickle.dumps(run_task(its_task, its_value, attempt)))
     return outcome

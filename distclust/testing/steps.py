@@ -1,4 +1,5 @@
 """Steps and partials for testing engines: each makes one law visible. All pickle by reference."""
+# ruff: noqa: D102 - a step's class says what calling it does
 
 from __future__ import annotations
 
@@ -157,12 +158,12 @@ class Trouble:
             "io": ConnectionResetError("the storage hung up"),
             "memory": MemoryError("no more"),
             "type": TypeError("a mistake in the step"),
-            "unpicklable": Unpicklable("one", 2),
+            "unpicklable": UnpicklableError("one", 2),
         }
         raise errors[self.kind]
 
 
-class Unpicklable(OSError):
+class UnpicklableError(OSError):
     """An I/O error, like those of some storage clients, that cannot be rebuilt from its ``args``."""
 
     def __init__(self, first: str, second: int) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from distclust.algorithms.kmeans import block_centers
 from distclust.artifacts.model import Model, load_model
 from distclust.config import AssignJob
+from distclust.data.refs import Metric
 from distclust.data.sources import Source
 from distclust.errors import DataError
 from distclust.ops.profile import prepare
@@ -41,7 +42,7 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
             bench.engine,
             bench.source,
             bench.refs,
-            metric=model.metric,
+            metric=cast(Metric, model.metric),
             precision=precision,
             on_bad_rows=job.on_bad_rows,
             center=model.center_offset,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distclust.data.block import RawRows
@@ -101,6 +101,7 @@ def test_the_same_bits_from_every_format(tmp_path: Path) -> None:
     assert len(bits) == 1
 
 
+@settings(max_examples=40)
 @given(
     cuts=st.lists(st.integers(1, 199), max_size=4, unique=True), group=st.integers(5, 200),
     target_rows=st.integers(3, 300), bad=st.lists(st.integers(0, 199), max_size=3, unique=True),

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import dask
 import dask.array as da
 import dask.bag as db
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from distributed import Client, LocalCluster
@@ -16,7 +18,8 @@ from distclust.errors import UsageError
 
 @pytest.fixture(scope="module")
 def client():
-    with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster, Client(cluster) as client:
+    cluster = LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0")
+    with cluster, Client(cluster) as client:
         yield client
 
 
@@ -48,13 +51,20 @@ def test_array_of_unknown_chunks(tmp_path, engine):
     np.testing.assert_array_equal(got, np.arange(12.0, 40.0))
 
 
-def test_data_frame_keeps_columns_and_order(tmp_path, engine):
+@pytest.mark.parametrize("made", ["from_pandas", "read_parquet"])
+def test_data_frame_keeps_columns_and_order(tmp_path, engine, made):
     rows = pd.DataFrame({
         "id": np.arange(50),
         "embedding": [np.full(3, i, np.float32) for i in range(50)],
         "label": [f"row {i}" for i in range(50)],
     })
-    files = stage_frame(dd.from_pandas(rows, npartitions=4, sort=False), str(tmp_path), engine)
+    if made == "from_pandas":
+        with dask.config.set({"dataframe.convert-string": False}):  # else Dask makes text of the vectors
+            frame = dd.from_pandas(rows, npartitions=4, sort=False)
+    else:
+        pq.write_table(pa.Table.from_pandas(rows), tmp_path / "rows.parquet", row_group_size=13)
+        frame = dd.read_parquet(tmp_path / "rows.parquet", split_row_groups=1)
+    files = stage_frame(frame, str(tmp_path / "out"), engine)
     assert len(files) == 4
     tables = [pq.read_table(file) for file in files]
     assert {tuple(table.column_names) for table in tables} == {("id", "embedding", "label")}
