@@ -16,6 +16,7 @@ import numpy.typing as npt
 from distclust.artifacts.codec import decode_object, encode, sha256
 from distclust.data.storage import Storage
 from distclust.errors import StorageError, UsageError
+from distclust.stats.codec import read_array
 
 CHECKPOINTS = "checkpoints"
 LATEST = "LATEST"
@@ -123,7 +124,7 @@ class Checkpoints:
             if sha256(data) != digest:
                 raise _DamagedError(f"{self._storage.where(path)}: not the bytes that were saved")
             if name.endswith(".npy"):
-                arrays[name.removesuffix(".npy")] = np.load(io.BytesIO(data), allow_pickle=False)
+                arrays[name.removesuffix(".npy")] = read_array(io.BytesIO(data))
             else:
                 state = decode_object(data, self._storage.where(path))
         return Checkpoint(entry["step"], state, arrays)

@@ -190,8 +190,10 @@ def _model_directory(storage: Storage) -> Storage:
 
 def _check_kind(kind: str, where: str) -> None:
     match = re.fullmatch(r"([a-z_]+)/([0-9]+)", kind)
-    name = match[1] if match else kind
-    if match is None or name not in KINDS:
+    if match is None:
+        raise UsageError(f"the kind of model {kind!r} is not written as a name and a version (kmeans/1).", where=where)
+    name = match[1]
+    if name not in KINDS:
         raise unknown_name("kind of model", name, KINDS).at(where)
     if int(match[2]) > KINDS[name]:
         raise UsageError(

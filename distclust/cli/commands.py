@@ -116,7 +116,8 @@ def schema(given: Given) -> None:
 def demo(given: Given) -> None:
     """Cluster real text: the docstrings of this machine's Python.
 
-    Needs no network and no server. The same main job as `kmeans`: hashed TF-IDF, a random projection to 256 dimensions, Parquet, local engine.
+    Needs no network and no server. Docstrings become hashed TF-IDF, a random projection to 256 dimensions and
+    Parquet; then the main job runs on the local engine.
     """
     shown = late.run_demo(
         given.get("output"),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from distclust.cli.demo.show import Demo
     from distclust.cli.inspection import RunView
     from distclust.cli.plan import PlanView
@@ -15,6 +18,12 @@ if TYPE_CHECKING:
     from distclust.engines.events import Emit
     from distclust.engines.protocol import CancelToken
     from distclust.workflows.common import JobOutcome
+
+
+def shown_progress(console: Console) -> AbstractContextManager[Emit]:
+    """See `distclust.cli.progress.shown_progress`."""
+    shown: AbstractContextManager[Emit] = import_module("distclust.cli.progress").shown_progress(console)
+    return shown
 
 
 def cancel_token() -> CancelToken:

@@ -30,13 +30,13 @@ def outcome_dict(outcome: JobOutcome) -> dict[str, Any]:
     }
 
 
-def outcome_lines(outcome: JobOutcome) -> list[str]:
-    """Return the short summary at the end of a job."""
+def outcome_lines(outcome: JobOutcome, more: Iterable[tuple[str, str]] = ()) -> list[str]:
+    """Return the short summary at the end of a job, with further pairs of name and value."""
     if outcome.already_complete:
-        head = f"{outcome.output} is complete already: nothing was done. --overwrite does it again."
+        head = f"{outcome.output} is complete already: nothing was done."
     else:
         head = f"{outcome.output} is complete."
-    return [head, *_pairs([*_summary_pairs(outcome.summary), *_file_pairs(outcome)])]
+    return [head, *_pairs([*_summary_pairs(outcome.summary), *_file_pairs(outcome), *more])]
 
 
 def inspect_lines(view: RunView) -> list[str]:
@@ -104,7 +104,7 @@ def demo_lines(shown: Demo) -> list[str]:
     lines: list[str] = []
     for one in shown.clusters:
         lines += [*_cluster_lines(one), ""]
-    return [*lines, *outcome_lines(shown.outcome), *_pairs([("documents", shown.documents)])]
+    return [*lines, *outcome_lines(shown.outcome, [("documents", shown.documents)])]
 
 
 def _cluster_lines(one: NamedCluster) -> Iterable[str]:

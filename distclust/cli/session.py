@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from distclust.cli import late
-from distclust.cli.progress import shown_progress
 from distclust.config import AssignJob, KMeansJob
 from distclust.errors import CancelledError
 
@@ -43,7 +42,7 @@ def run_shown(job: KMeansJob | AssignJob) -> JobOutcome:
         As the workflow raises them.
     """
     console = Console(stderr=True)
-    with stopping_signals() as stop, shown_progress(console) as emit:
+    with stopping_signals() as stop, late.shown_progress(console) as emit:
         token = late.cancel_token()
         stop.bind(token)
         try:

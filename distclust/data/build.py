@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -38,17 +40,13 @@ def build_rows(ref: PartitionRef, view: BlockView, out: Rows) -> int:
     DataError
         See `read_batches`; a bad row under ``on_bad_rows="error"``; a value beyond float32.
     """
-    ids = np.arange(ref.offset, ref.offset + ref.n_rows, dtype=np.int64)
-    order = np.argsort(hash_rows(ids))
-    rank = np.empty(ref.n_rows, np.int64)
-    rank[order] = np.arange(ref.n_rows)
-    out.row_ids[:] = ids[order]
+    rank = _hash_ranks(ref, out.row_ids)
     center = np.zeros(view.width) if view.center is None else np.ascontiguousarray(view.center, np.float64)
     low, high = np.full(view.width, np.inf), np.full(view.width, -np.inf)
     dropped = []
     for batch in read_batches(ref, view.columns, view.width):
         good = _good_rows(ref, view, batch, low, high)
-        target = rank[batch.start + good]
+        target = rank[batch.start + good].astype(np.int64)
         write_rows(batch.values, center, view.unit_rows, good, target, out.x)
         if out.weights is not None and batch.weights is not None:
             out.weights[target] = batch.weights[good]
@@ -57,6 +55,19 @@ def build_rows(ref: PartitionRef, view: BlockView, out: Rows) -> int:
             dropped.append(rank[batch.start + bad])
     _check_extent(ref, view, low - center, high - center)
     return _close_gaps(out, np.concatenate(dropped)) if dropped else ref.n_rows
+
+
+def _hash_ranks(ref: PartitionRef, row_ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """Return each row's place in the block, and fill the block's row ids.
+
+    With few dimensions these arrays weigh as much as the rows themselves, hence the care for their number.
+    """
+    order = np.argsort(hash_rows(np.arange(ref.offset, ref.offset + ref.n_rows, dtype=np.int64)))
+    np.add(order, ref.offset, out=row_ids)
+    small: type[np.int32 | np.int64] = np.int32 if ref.n_rows < 2**31 else np.int64
+    rank: npt.NDArray[Any] = np.empty(ref.n_rows, small)
+    rank[order] = np.arange(ref.n_rows, dtype=small)
+    return rank
 
 
 def _good_rows(

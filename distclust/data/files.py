@@ -20,7 +20,7 @@ from distclust.data.refs import Fingerprint
 from distclust.errors import DataError, DistclustError, MissingExtraError, nearest_name
 
 _UNCHECKED = Fingerprint(0)
-_DAMAGE = ("deserialize thrift", "corrupt", "unexpected end of", "decompress", "expected to be able to read", "checksum")
+_DAMAGE = ("deserialize thrift", "corrupt", "unexpected end of", "decompress", "checksum", "expected to be able")
 
 
 @dataclass(frozen=True)

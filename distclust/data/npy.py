@@ -14,6 +14,7 @@ from distclust.data.refs import PartitionRef
 from distclust.data.schema import ALLOWED, VALUE_TYPES
 from distclust.data.survey import FileFacts, GroupFacts
 from distclust.errors import DataError
+from distclust.stats.codec import HEADER_LOCK
 
 KIND = "npy"
 
@@ -78,7 +79,8 @@ def _header(uri: str, source: pa.NativeFile) -> Header:
     try:
         version = np.lib.format.read_magic(source)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, by_columns, dtype = read(source)
+        with HEADER_LOCK:
+            shape, by_columns, dtype = read(source)
     except ValueError as exc:
         raise pa.ArrowInvalid(str(exc)) from exc
     if len(shape) != 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Generator, Iterator
 from typing import NamedTuple
@@ -57,7 +58,7 @@ def record_batches(
     it in the middle, so a reader that stopped inside a group is parked, and the partition that goes on where it
     stopped takes it over; otherwise the rows before would be decoded again for every partition.
     """
-    key = _Key(ref.uri, ref.fingerprint, ref.groups, names, batch_rows)
+    key = _Key(os.getpid(), ref.uri, ref.fingerprint, ref.groups, names, batch_rows)
     with reading(ref.uri, KIND):
         stream = _take(key, ref.start) or _Stream(key)
         try:
@@ -78,6 +79,7 @@ def release_parked() -> None:
 
 
 class _Key(NamedTuple):
+    pid: int  # a forked child must not go on with its parent's readers
     uri: str
     fingerprint: Fingerprint
     groups: tuple[int, ...]
@@ -157,7 +159,8 @@ def _open(uri: str, groups: list[int] | None = None) -> pq.ParquetFile:
 
 
 def _checked(
-    source: str | pa.NativeFile, metadata: pq.FileMetaData | None = None, *, pre_buffer: bool = False, buffer_size: int = 0
+    source: str | pa.NativeFile, metadata: pq.FileMetaData | None = None, *,
+    pre_buffer: bool = False, buffer_size: int = 0,
 ) -> pq.ParquetFile:
     """Open a file so that pages which carry a checksum are verified; without one damage may pass as other numbers."""
     return pq.ParquetFile(

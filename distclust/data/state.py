@@ -18,6 +18,8 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 
+from distclust.stats.codec import read_array
+
 KEPT_TAGS = 2
 """Tags kept per kind: the pass before, and the one that is being written (a retried task still needs the former)."""
 
@@ -84,7 +86,7 @@ class FileState(RowState):
         """Return the array, read-only, or None if the file is missing or damaged."""
         try:
             with open(self._path(kind, tag), "rb") as file:
-                array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+                array = read_array(file)
                 if file.read(1):
                     return None
         except (OSError, ValueError, EOFError):

@@ -130,7 +130,7 @@ class DaskEngine(BaseEngine):
             except (OSError, ValueError) as error:
                 raise EngineLostError(
                     f"No Dask scheduler answers at {address}: {error}",
-                    do="Start one with `dask scheduler`, check the address, or use the engine 'dask' for a cluster of its own.",
+                    do="Start one with `dask scheduler`, check the address, or let 'dask' start a cluster of its own.",
                 ) from error
             engine = cls(client, options)
             engine._owned = owned.pop_all()

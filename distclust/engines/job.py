@@ -137,7 +137,7 @@ class Job:
             raise EngineLostError(
                 f"failed {attempt} times, last with {reason}.",
                 where=where,
-                do="Check the file, the storage and the workers' memory; `distclust resume OUT` goes on from the last checkpoint.",
+                do="Check the file, the storage and the workers' memory, then go on with `distclust resume OUT`.",
             ) from cause
         self._options.emit(TaskRetried(label=self.label, reason=reason, attempt=attempt))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -29,6 +30,9 @@ from distclust.errors import DistclustError, EngineLostError, MissingExtraError
 
 POLL_SECONDS = 0.1
 """How often to look at the cancel token while a job runs."""
+
+_RECONNECTS = 4
+"""About five seconds. By default the client tries for ten minutes to reach a server that is gone."""
 
 _PLAN_CACHE = "spark.connect.session.planCache.enabled"
 """The server keeps the last plans of a session; ours hold the shared value, and soon fill its memory."""
@@ -75,6 +79,7 @@ class SparkConnectEngine(BaseEngine):
         super().__init__(EngineInfo("spark", 1, 0, False, False), options or EngineOptions())
         self._session = session
         self._owned = False
+        self._gone = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="distclust-spark")
         try:
             self._plan_cache = session.conf.get(_PLAN_CACHE, "true")
@@ -102,11 +107,13 @@ class SparkConnectEngine(BaseEngine):
         check_address(spec)
         try:
             client = importlib.import_module("pyspark.sql.connect.session")
+            retries = importlib.import_module("pyspark.sql.connect.client.retries")
         except ImportError as error:  # its own message lists packages and versions
             raise MissingExtraError(f"Spark Connect needs more packages: {error}", where=spec,
                                     do='pip install "pyspark[connect]" "pandas<3"') from error
         # Not SparkSession.builder: that would turn the whole process to Connect.
         session = client.SparkSession.builder.remote(spec).create()
+        session.client.set_retry_policies([retries.DefaultPolicy(max_retries=_RECONNECTS)])
         try:
             engine = cls(session, options)
         except BaseException:
@@ -148,8 +155,10 @@ class SparkConnectEngine(BaseEngine):
     def _collect(self, name: str, frame: Any) -> list[bytes]:
         self._session.addTag(name)
         try:
-            found: list[bytes] = frame.toArrow().column("result").to_pylist()
-            return found
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=r"\[RETRIES_EXCEEDED\]")  # the error that follows says it
+                found: list[bytes] = frame.toArrow().column("result").to_pylist()
+                return found
         finally:
             self._session.removeTag(name)
 
@@ -178,17 +187,20 @@ class SparkConnectEngine(BaseEngine):
     def _lost(self, error: PySparkException) -> DistclustError:
         if not _is_gone(error):
             return read_abort(str(error)).error("Spark Connect")
+        self._gone = True
         return EngineLostError(
             f"The Spark Connect server or its session is gone: {read_abort(str(error)).reason}",
             do="Start it again; `distclust resume OUT` goes on from the last checkpoint.",
         )
 
     def _close(self) -> None:
-        with suppress(PySparkException, DistclustError):
-            self._submit([b""] * self.info.slots, CacheCloser(self.options.node))
-            self._session.conf.set(_PLAN_CACHE, self._plan_cache)
+        if not self._gone:
+            with suppress(PySparkException, DistclustError):
+                self._submit([b""] * self.info.slots, CacheCloser(self.options.node))
+                self._session.conf.set(_PLAN_CACHE, self._plan_cache)
         self._thread.shutdown(wait=True, cancel_futures=True)
         if self._owned:
+            self._session.release_session_on_close = not self._gone
             self._session.stop()
 
 

@@ -19,6 +19,7 @@ import os
 import pickle
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,23 @@ def jit(function: Callable[..., Any] | None = None, *, name: str = "") -> Any:
     if isinstance(compiled, Dispatcher):
         compiled._cache = KernelCache(f"{function.__module__}.{function.__qualname__}")
     return compiled
+
+
+def once(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep what a factory of kernels returns per arguments, also when threads ask at the same moment.
+
+    Two kernels of one name in one process would share symbols of compiled code, so `functools.cache`, which may call
+    twice then, is not enough.
+    """
+    lock = threading.Lock()
+    kept = functools.cache(factory)
+
+    @functools.wraps(factory)
+    def make(*arguments: Any) -> Any:
+        with lock:
+            return kept(*arguments)
+
+    return make
 
 
 class KernelCache:

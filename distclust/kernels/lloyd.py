@@ -5,7 +5,6 @@ Axis letters: n rows, d dimensions, k centres.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from distclust.kernels._arguments import read_argument, weights_argument, write_argument
 from distclust.kernels._emit import SIZES, address
-from distclust.kernels._jit import jit
+from distclust.kernels._jit import jit, once
 from distclust.kernels._rows import make_add_row, make_row_sqdist, make_row_sqnorm
 
 LOW_PART = 2.0**28
@@ -220,7 +219,7 @@ def farthest(sqdist: npt.NDArray[np.float64], row_ids: npt.NDArray[np.int64], m:
     return positions
 
 
-@functools.cache
+@once
 def _row_sqdist_kernel(dtype: str) -> Any:
     sqdist_of_row = make_row_sqdist(dtype)
     size = SIZES[dtype]
@@ -237,7 +236,7 @@ def _row_sqdist_kernel(dtype: str) -> Any:
     return row_sqdist
 
 
-@functools.cache
+@once
 def _row_sqnorm_kernel(dtype: str) -> Any:
     sqnorm_of_row = make_row_sqnorm(dtype)
     size = SIZES[dtype]
@@ -252,7 +251,7 @@ def _row_sqnorm_kernel(dtype: str) -> Any:
     return row_sqnorm
 
 
-@functools.cache
+@once
 def _accumulate_kernel(dtype: str) -> Any:
     add_row = make_add_row(dtype)
     size = SIZES[dtype]
@@ -273,7 +272,7 @@ def _accumulate_kernel(dtype: str) -> Any:
     return accumulate
 
 
-@functools.cache
+@once
 def _accumulate_moved_kernel(dtype: str) -> Any:
     add_row = make_add_row(dtype)
     size = SIZES[dtype]

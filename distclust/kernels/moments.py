@@ -5,7 +5,6 @@ Axis letters: m raw rows, n rows of a block, d dimensions.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from distclust.kernels._arguments import read_argument, weights_argument, write_argument
 from distclust.kernels._emit import address
-from distclust.kernels._jit import jit
+from distclust.kernels._jit import jit, once
 from distclust.kernels._rows import make_row_sqnorm
 from distclust.kernels.lloyd import LOW_PART
 
@@ -135,7 +134,7 @@ def column_sums(
     )
 
 
-@functools.cache
+@once
 def _scan_kernel(dtype: str) -> Any:
     sqnorm_of_row = make_row_sqnorm(dtype)
     size = np.dtype(dtype).itemsize
@@ -167,7 +166,7 @@ def _scan_kernel(dtype: str) -> Any:
     return scan
 
 
-@functools.cache
+@once
 def _write_kernel(dtype: str) -> Any:
     sqnorm_of_row = make_row_sqnorm(dtype)
     size = np.dtype(dtype).itemsize

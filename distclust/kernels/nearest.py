@@ -6,7 +6,6 @@ summed by fused multiply-add over i = 0 ... d-1 with one accumulator (SIMD lanes
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from distclust.kernels._arguments import read_argument
 from distclust.kernels._emit import LANES, SIZES, address
-from distclust.kernels._jit import jit
+from distclust.kernels._jit import jit, once
 from distclust.kernels._machine import has_fma, machine
 from distclust.kernels._ukernel import make_assign_tile, make_lane_minimum, make_score_tile
 
@@ -155,7 +154,7 @@ def _choose_tile(k: int, lanes: int) -> tuple[int, int]:
     return min(tiles, key=cost)
 
 
-@functools.cache
+@once
 def _assign_kernel(dtype: str, tile: tuple[int, int]) -> Any:
     rows, vectors = tile
     lanes, size = LANES[dtype], SIZES[dtype]
@@ -196,7 +195,7 @@ def _assign_kernel(dtype: str, tile: tuple[int, int]) -> Any:
     return assign
 
 
-@functools.cache
+@once
 def _table_kernel(dtype: str, tile: tuple[int, int]) -> Any:
     rows, vectors = tile
     lanes, size = LANES[dtype], SIZES[dtype]

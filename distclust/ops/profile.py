@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distclust.data.block import Block, RawRows
+from distclust.data.decode import bad_row_error
 from distclust.data.plan import plan_partitions
 from distclust.data.refs import METRICS, BlockView, Metric, PartitionRef, RawView
 from distclust.data.sources import Source
@@ -54,7 +55,9 @@ class ProfileStep:
             n_good += len(good)
             n_bad += len(bad) - len(good)
             if first_bad is None and len(good) < len(bad):
-                first_bad = _describe(rows, batch.start, batch.values, bad)
+                at = int(np.flatnonzero(bad)[0])
+                error = bad_row_error(rows.ref, batch.start + at, int(bad[at]), batch.values[at])
+                first_bad = BadRow(error.where, rows.ref.offset + batch.start + at, error.message)
             if len(good):
                 max_weight = max(max_weight, 1.0 if batch.weights is None else float(batch.weights[good].max()))
             sample = self._extend(sample, rows.ref.offset + batch.start, good, batch.values)
@@ -74,16 +77,6 @@ class ProfileStep:
         return sample.merge(
             KeyedRows.by_hash(self.sample_rows, ids[first], values[good[first]].astype(np.float64), None)
         )
-
-
-def _describe(rows: RawRows, start: int, values: npt.NDArray[Any], bad: npt.NDArray[np.uint8]) -> BadRow:
-    at = int(np.flatnonzero(bad)[0])
-    row = start + at
-    where = f"{rows.ref.describe()}, row {row}"
-    if bad[at] == 2:
-        return BadRow(where, rows.ref.offset + row, "a zero vector, which has no direction")
-    column = int(np.flatnonzero(~np.isfinite(values[at]))[0])
-    return BadRow(where, rows.ref.offset + row, f"{values[at, column]} at position {column}")
 
 
 @dataclass(frozen=True)
@@ -262,9 +255,9 @@ def _profile_pass(
         bad = profile.first_bad
         if on_bad_rows == "error":
             raise DataError(
-                f"the row holds {bad.found}; {profile.n_bad} such row(s) in the dataset. Finite values are needed"
-                + (", and under cosine non-zero rows." if unit else "."),
-                where=f"{bad.where} (row id {bad.row_id})",
+                f"{bad.found} The dataset has {profile.n_bad} such row(s); finite values are needed"
+                + (", and under cosine a direction." if unit else "."),
+                where=bad.where,
                 do="Repair them, or leave them out with on_bad_rows='drop' (--on-bad-rows drop), which counts them.",
             )
         engine.options.emit(Note(message=f"{profile.n_bad} bad row(s) dropped; the first: {bad.where}: {bad.found}"))

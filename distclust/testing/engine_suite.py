@@ -41,6 +41,7 @@ from distclust.testing.steps import (
     Remembering,
     RowIds,
     Seen,
+    Sleeping,
     Trouble,
     WeightedIds,
     add,
@@ -250,15 +251,14 @@ class EngineSuite:
                 engine.map(pinned, Trouble("data", 0, diary), 1, label="never")
         assert list(diary.iterdir()) == []
 
-    def test_cancel_within_a_call(self, opened: Any, tmp_path: Path) -> None:
+    def test_cancel_within_a_call(self, opened: Any, tmp_path: Path, diary: Path) -> None:
         cancel = CancelToken()
         with opened(EngineOptions(cancel=cancel)) as engine:
             pinned = engine.pin(npy_refs(tmp_path, [1] * 64), NPY_VIEW, label="suite")
             timer = Timer(0.2, cancel.cancel)
             timer.start()
             with pytest.raises(CancelledError):
-                for _ in iter(int, 1):
-                    engine.map(pinned, Indices(), label="endless")
+                engine.map(pinned, Sleeping(0.03, diary), label="slow")
             timer.join()
 
     def test_close_twice(self, opened: Any, tmp_path: Path) -> None:

@@ -72,16 +72,23 @@ class HostileEngine(BaseEngine):
         if self._strikes():
             node_cache(node).close()
             return []
-        outcome = _elsewhere(replace(task, node=node), value, attempt)
+        outcome = self._elsewhere(replace(task, node=node), value, attempt)
         if outcome.error is not None or outcome.failure is not None:
             return [outcome]
         if self._strikes():
             node_cache(node).close()
             return []
         if self._strikes():
-            again = _elsewhere(replace(task, node=self._random.choice(self._nodes)), value, attempt)
+            again = self._elsewhere(replace(task, node=self._random.choice(self._nodes)), value, attempt)
             return self._random.sample([outcome, again], 2)
         return [outcome]
+
+    def _elsewhere(self, task: Task, value: Any, attempt: int) -> TaskOutcome:
+        """Run a task as if in another process."""
+        its_task, its_value = pickle.loads(pickle.dumps((task, value)))
+        outcome = run_task(its_task, its_value, attempt, lambda: self.options.cancel.cancelled)
+        there: TaskOutcome = pickle.loads(pickle.dumps(outcome))
+        return there
 
     def _strikes(self) -> bool:
         return self._random.random() < self._harm
@@ -89,10 +96,3 @@ class HostileEngine(BaseEngine):
     def _close(self) -> None:
         for node in self._nodes:
             node_cache(node).close()
-
-
-def _elsewhere(task: Task, value: Any, attempt: int) -> TaskOutcome:
-    """Run a task as if in another process."""
-    its_task, its_value = pickle.loads(pickle.dumps((task, value)))
-    outcome: TaskOutcome = pickle.loads(pickle.dumps(run_task(its_task, its_value, attempt)))
-    return outcome

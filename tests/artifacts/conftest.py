@@ -44,7 +44,7 @@ def quick_lease(monkeypatch: pytest.MonkeyPatch) -> None:
 def place(request: pytest.FixtureRequest, tmp_path: Path, quick_lease: None) -> str:
     """A directory that does not exist, on storage of each kind: ``moved`` writes aside through fsspec."""
     if request.param == "s3":
-        return str(request.getfixturevalue("s3_bucket")).format(f"dir/{uuid.uuid4().hex}")
+        return str(request.getfixturevalue("s3_bucket")).format(f"{uuid.uuid4().hex}/out")
     return {
         "local": str(tmp_path / "out"),
         "memory": f"fsspec+memory://{uuid.uuid4().hex}/out",

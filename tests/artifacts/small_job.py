@@ -51,8 +51,9 @@ def do_job(output: str | Path, k: int = 3, pause: float = 0.0, **options: Any) -
 
 
 def results(manifest: dict[str, Any]) -> dict[str, str]:
-    """Digest of each file but run.json, which tells the time."""
-    return {file["path"]: file["digest"] for file in manifest["files"] if file["path"] != "run.json"}
+    """Digests of what a run is for: all but run.json, which tells the time, and checkpoints, which serve their end."""
+    left_out = ("run.json", "checkpoints/")
+    return {file["path"]: file["digest"] for file in manifest["files"] if not file["path"].startswith(left_out)}
 
 
 if __name__ == "__main__":

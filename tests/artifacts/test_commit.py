@@ -78,7 +78,7 @@ def test_groups(storage: Storage) -> None:
 def test_foreign_commit_is_an_error(tmp_path: Path) -> None:
     storage = open_storage(tmp_path)
     storage.put("commits/labels/00000.json", b'{"index": 0, "path": "x"}')
-    with pytest.raises(StorageError, match="00000.json: is no commit"):
+    with pytest.raises(StorageError, match=r"00000\.json: is no commit"):
         read_commits(storage, "labels")
 
 

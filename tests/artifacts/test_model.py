@@ -101,7 +101,7 @@ def test_shapes_must_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kind", "words"), [
     ("kmean/1", "Unknown kind of model 'kmean'; allowed are 'kmeans'. Did you mean 'kmeans'?"),
     ("kmeans/2", "the model is of kind 'kmeans/2'; this distclust reads kmeans up to version 1"),
-    ("kmeans", "Unknown kind of model"),
+    ("kmeans", "the kind of model 'kmeans' is not written as a name and a version (kmeans/1)"),
 ])
 def test_unknown_kind(tmp_path: Path, kind: str, words: str) -> None:
     storage = open_storage(tmp_path)

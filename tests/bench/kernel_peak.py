@@ -1,25 +1,29 @@
-"""Kernel speeds against the peak of this machine, measured in the same run.
+"""Kernel speeds beside the peak of this machine, measured in turn in the same run.
 
-    python -m tests.bench.kernel_peak [--smoke] [--threads 2] [--dtype float32]
+    python tests/bench/kernel_peak.py [--smoke] [--threads 2] [--dtype float32] [--repeat 9]
 
-Peak is a loop of fused multiply-adds on registers, written with the machinery of the kernels. Every figure is the
-best of several rounds in which each shape and the peak take turns, so that a neighbour's load meets them all.
+Peak is a loop of fused multiply-adds on registers, written with the machinery of the kernels. Times are seconds of
+processor time, per thread, the best of several turns: what other programs take from the machine does not count,
+except for what they take from shared caches and memory. GFLOP/s are ``2 n d k / s``, summed over threads.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
+from _common import print_machine, print_table
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -29,18 +33,20 @@ from distclust.kernels._machine import machine
 from distclust.kernels.lloyd import accumulate, row_sqdist
 from distclust.kernels.nearest import assign_nearest, pack_centers
 
-SHAPES = [
-    (100_000, 128, 1000),
-    (50_000, 384, 1000),
-    (20_000, 768, 2000),
-    (4_000, 4096, 1000),
-    (400_000, 16, 100),
-    (200_000, 16, 1000),
+Shapes = tuple[tuple[int, int, int], ...]
+
+ASSIGN_SHAPES: Shapes = (
+    (40_000, 128, 1000),
+    (20_000, 384, 1000),
+    (8_000, 768, 2000),
+    (2_000, 4096, 1000),
     (100_000, 64, 256),
+    (400_000, 16, 100),
+    (100_000, 16, 1000),
     (200_000, 128, 16),
-]
-UPDATE_SHAPES = [(200_000, 128, 1000), (1_000_000, 16, 100), (100_000, 384, 1000)]
-SMOKE_SHAPES = [(300, 20, 17), (500, 3, 40)]
+)
+UPDATE_SHAPES: Shapes = ((200_000, 128, 1000), (1_000_000, 16, 100), (100_000, 384, 1000))
+SMOKE_SHAPES: Shapes = ((300, 20, 17), (500, 3, 40))
 PEAK_TURNS = 4_000_000
 
 FIRST_CALLS = """
@@ -57,6 +63,36 @@ accumulate(x, None, labels, np.ones(32), 1.0, *totals)
 row_sqdist(x, x, labels)
 print(imported - start, time.perf_counter() - imported)
 """
+
+
+class Team:
+    """Threads that do the same work at the same time, each on its part of the rows."""
+
+    def __init__(self, threads: int, repeat: int) -> None:
+        self.threads = threads
+        self.repeat = repeat
+        self._pool = ThreadPoolExecutor(threads)
+        self._barrier = threading.Barrier(threads)
+
+    def parts(self, n: int) -> list[slice]:
+        """Cut n rows into one run per thread."""
+        return [slice(a, b) for a, b in itertools.pairwise(n * at // self.threads for at in range(self.threads + 1))]
+
+    def seconds(self, work: Callable[[int], object]) -> float:
+        """Return the mean processor time of one turn."""
+
+        def turn(at: int) -> float:
+            self._barrier.wait()
+            start = time.thread_time()
+            work(at)
+            return time.thread_time() - start
+
+        return sum(self._pool.map(turn, range(self.threads))) / self.threads
+
+    def best(self, *works: Callable[[int], object]) -> list[float]:
+        """Return the best time of each work, taking turns; the first turn, which may compile, does not count."""
+        turns = [[self.seconds(work) for work in works] for _ in range(self.repeat + 1)]
+        return [min(times) for times in zip(*turns[1:], strict=True)]
 
 
 def make_peak_loop(dtype: str) -> tuple[Callable[[int], float], int]:
@@ -86,95 +122,87 @@ def make_peak_loop(dtype: str) -> tuple[Callable[[int], float], int]:
     return peak, 2 * accumulators * LANES[dtype]
 
 
-def seconds(work: Callable[[int], object], pool: ThreadPoolExecutor, threads: int) -> float:
-    """Return the wall time of `work` on all threads at once."""
-    start = time.perf_counter()
-    list(pool.map(work, range(threads)))
-    return time.perf_counter() - start
-
-
-def halves(n: int, threads: int) -> list[slice]:
-    """Cut n rows into one run per thread."""
-    cuts = np.linspace(0, n, threads + 1).astype(int)
-    return [slice(a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
-
-
-def bench_assign(shapes: list[tuple[int, int, int]], dtype: str, threads: int, rounds: int) -> None:
-    """Print GFLOP/s (``2 n d k / s``) of `assign_nearest` and its share of peak."""
+def bench_assign(shapes: Shapes, dtype: str, team: Team) -> None:
+    """Print the speed of `assign_nearest` and its share of peak."""
     rng = np.random.default_rng(0)
     peak, flops = make_peak_loop(dtype)
-    peak(1)
-    print(f"\nassign_nearest, {dtype}, {threads} threads, {machine().cpu}")
-    print(f"{'n':>9} {'d':>5} {'k':>5} {'tile':>6} {'ms':>9} {'GFLOP/s':>8} {'% of peak':>9}")
-    with ThreadPoolExecutor(threads) as pool:
-        for n, d, k in shapes:
-            x = rng.normal(size=(n, d)).astype(dtype)
-            packed = pack_centers(rng.normal(size=(k, d)).astype(dtype))
-            parts = halves(n, threads)
-            assign_nearest(x[:100], packed)
-            best = top = float("inf")
-            for _ in range(rounds):
-                top = min(top, seconds(lambda _: peak(PEAK_TURNS), pool, threads))
-                best = min(best, seconds(lambda at, x=x, packed=packed, parts=parts:
-                                         assign_nearest(x[parts[at]], packed), pool, threads))
-            speed = 2 * n * d * k / best / 1e9
-            limit = threads * PEAK_TURNS * flops / top / 1e9
-            tile = "x".join(map(str, packed.tile))
-            print(f"{n:>9} {d:>5} {k:>5} {tile:>6} {best * 1e3:>9.2f} {speed:>8.0f} {100 * speed / limit:>8.0f}%")
+    rows = []
+    for n, d, k in shapes:
+        x = rng.normal(size=(n, d)).astype(dtype)
+        packed = pack_centers(rng.normal(size=(k, d)).astype(dtype))
+        parts = team.parts(n)
+
+        def assign(at: int) -> object:
+            return assign_nearest(x[parts[at]], packed)  # noqa: B023
+
+        seconds, spun = team.best(assign, lambda _: peak(PEAK_TURNS))
+        speed = 2 * n * d * k / seconds / 1e9
+        limit = team.threads * PEAK_TURNS * flops / spun / 1e9
+        tile = "x".join(map(str, packed.tile))
+        rows.append(
+            (n, d, k, tile, f"{seconds * 1e3:.1f}", f"{speed:.0f}", f"{limit:.0f}", f"{100 * speed / limit:.0f}")
+        )
+    print(f"\nassign_nearest, {dtype}, {team.threads} threads, code for {machine().cpu}:")
+    print_table(["n", "d", "k", "tile", "ms", "GFLOP/s", "peak", "% of peak"], rows)
 
 
-def bench_updates(shapes: list[tuple[int, int, int]], dtype: str, threads: int, rounds: int) -> None:
-    """Print the times of `accumulate` and `row_sqdist` for random labels."""
+def bench_updates(shapes: Shapes, dtype: str, team: Team) -> None:
+    """Print the times of `accumulate` and `row_sqdist` for labels in random order."""
     rng = np.random.default_rng(1)
-    print(f"\n{'n':>9} {'d':>5} {'k':>5} {'accumulate ms':>14} {'GB/s read':>10} {'row_sqdist ms':>14} {'GB/s read':>10}")
-    with ThreadPoolExecutor(threads) as pool:
-        for n, d, k in shapes:
-            x = rng.normal(size=(n, d)).astype(dtype)
-            centers = x[:k].copy()
-            labels = rng.integers(0, len(centers), n).astype(np.int32)
-            scales = np.full(d, 2.0**30)
-            totals = [(np.zeros((k, d), np.int64), np.zeros(k, np.int64), np.zeros(k, np.int64))
-                      for _ in range(threads)]
-            parts = halves(n, threads)
+    rows = []
+    for n, d, k in shapes:
+        x = rng.normal(size=(n, d)).astype(dtype)
+        centers = x[rng.integers(0, n, k)]
+        labels = rng.integers(0, k, n).astype(np.int32)
+        scales = np.full(d, 2.0**30)
+        totals = [
+            (np.zeros((k, d), np.int64), np.zeros(k, np.int64), np.zeros(k, np.int64)) for _ in range(team.threads)
+        ]
+        parts = team.parts(n)
 
-            def add(at: int) -> None:
-                accumulate(x[parts[at]], None, labels[parts[at]], scales, 1.0, *totals[at])  # noqa: B023
+        def add(at: int) -> None:
+            accumulate(x[parts[at]], None, labels[parts[at]], scales, 1.0, *totals[at])  # noqa: B023
 
-            def measure(at: int) -> None:
-                row_sqdist(x[parts[at]], centers, labels[parts[at]])  # noqa: B023
+        def measure(at: int) -> None:
+            row_sqdist(x[parts[at]], centers, labels[parts[at]])  # noqa: B023
 
-            add(0)
-            measure(0)
-            added = min(seconds(add, pool, threads) for _ in range(rounds))
-            measured = min(seconds(measure, pool, threads) for _ in range(rounds))
-            print(f"{n:>9} {d:>5} {k:>5} {added * 1e3:>14.2f} {x.nbytes / added / 1e9:>10.1f} "
-                  f"{measured * 1e3:>14.2f} {x.nbytes / measured / 1e9:>10.1f}")
+        cells = []
+        for seconds in team.best(add, measure):
+            cells += [f"{seconds * 1e3:.1f}", f"{x.nbytes / seconds / 1e9:.1f}"]
+        rows.append((n, d, k, *cells))
+    print("\naccumulate and row_sqdist:")
+    print_table(["n", "d", "k", "accumulate ms", "GB/s", "row_sqdist ms", "GB/s"], rows)
 
 
 def bench_compile() -> None:
     """Print the time to the first assign + accumulate + row_sqdist with an empty and a filled cache."""
+    rows = []
     with tempfile.TemporaryDirectory() as cache:
-        print()
-        for what in ("cold", "warm"):
-            environment = os.environ | {"DISTCLUST_KERNEL_CACHE": cache}
+        for what in ("empty", "filled"):
             found = subprocess.run(
-                [sys.executable, "-c", FIRST_CALLS], env=environment, capture_output=True, text=True, check=True
+                [sys.executable, "-c", FIRST_CALLS],
+                env=os.environ | {"DISTCLUST_KERNEL_CACHE": cache},
+                capture_output=True,
+                text=True,
+                check=True,
             )
-            imported, called = map(float, found.stdout.split())
-            print(f"first calls, {what} cache: import {imported:.2f} s, assign + accumulate + row_sqdist {called:.2f} s")
+            rows.append((what, *(f"{float(seconds):.2f}" for seconds in found.stdout.split())))
+    print("\nFirst calls of a fresh process (wall time):")
+    print_table(["cache", "import s", "assign + accumulate + row_sqdist s"], rows)
 
 
 def main() -> None:
-    """Run all benchmarks."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="tiny shapes, one round: does it run?")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes: only to see that the benchmark runs")
+    parser.add_argument("--repeat", type=int, default=9, help="turns of each measurement; the best is printed")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--dtype", choices=sorted(LANES), default="float32")
-    parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    rounds = 1 if options.smoke else options.rounds
-    bench_assign(SMOKE_SHAPES if options.smoke else SHAPES, options.dtype, options.threads, rounds)
-    bench_updates(SMOKE_SHAPES if options.smoke else UPDATE_SHAPES, options.dtype, options.threads, rounds)
+    print_machine()
+    team = Team(options.threads, 1 if options.smoke else options.repeat)
+    bench_assign(SMOKE_SHAPES if options.smoke else ASSIGN_SHAPES, options.dtype, team)
+    bench_updates(SMOKE_SHAPES if options.smoke else UPDATE_SHAPES, options.dtype, team)
     bench_compile()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +114,14 @@ def test_the_same_bits_under_every_partitioning(
     x = normal_rows(200, 3)
     x[bad, 1] = np.nan
     bounds = [0, *sorted(cuts), 200]
-    for i, (first, last) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for i, (first, last) in enumerate(pairwise(bounds)):
         write_parquet(folder / "in" / f"{i}.parquet", make_table(x[first:last]), group)
     source, array = open_source(folder / "in"), open_source(x)
     center = np.array([0.1, 0.2, 0.3])
-    got = everything(source, folder / "scratch", BlockView(source.columns, 3, center, on_bad_rows="drop"), 12 * target_rows)
-    expected = everything(array, folder / "scratch", BlockView(array.columns, 3, center, on_bad_rows="drop"), 1 << 20)
+    view = BlockView(source.columns, 3, center, on_bad_rows="drop")
+    got = everything(source, folder / "scratch", view, 12 * target_rows)
+    view = BlockView(array.columns, 3, center, on_bad_rows="drop")
+    expected = everything(array, folder / "scratch", view, 1 << 20)
     array.close()
     assert got == expected
 
@@ -132,7 +135,8 @@ def test_bad_rows_are_errors_that_name_the_row(tmp_path: Path, cache: NodeCache)
     with pytest.raises(DataError) as caught:
         open_blocks(cache, source, BlockView(source.columns, 3))
     assert str(caught.value) == (
-        f"{tmp_path}/b.parquet, row group 2, row 65 of the file (row 165 of the dataset): value 2 of the vector is nan. "
+        f"{tmp_path}/b.parquet, row group 2, row 65 of the file (row 165 of the dataset): "
+        "value 2 of the vector is nan. "
         "Repair or remove the row, or drop such rows with on_bad_rows='drop' (--on-bad-rows drop)."
     )
     array = open_source(x)

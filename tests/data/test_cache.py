@@ -6,6 +6,8 @@ import errno
 import gc
 import os
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -105,7 +107,7 @@ def test_another_view_or_ref_is_another_block(
     assert len(builds) == len(variants)
 
 
-def test_blocks_are_read_only(cache: NodeCache, refs: tuple[PartitionRef, ...], view: BlockView, source: Source) -> None:
+def test_blocks_are_read_only(cache: NodeCache, refs: tuple[PartitionRef, ...], view: BlockView) -> None:
     array = open_source(make_rows(10, D))
     for ref, one in ((refs[0], view), (plan_partitions(array, 1 << 20)[0], BlockView(array.columns, D))):
         for _ in range(2):
@@ -181,7 +183,7 @@ def test_no_room_streams_and_says_so_once(
         builds.clear()
         cache = NodeCache(NodeConfig(scratch=str(tmp_path / "s"), cache_bytes=cache_bytes))
         for _ in range(2):
-            ids, rows = in_id_order(open_blocks(cache, source, view, 300 * D * 4))
+            _, rows = in_id_order(open_blocks(cache, source, view, 300 * D * 4))
             np.testing.assert_array_equal(rows, expected - 0.5)
         kept = len(block_files(cache))
         assert kept == (0 if cache_bytes == 0 else 2)  # 24 bytes a row are set aside for state
@@ -263,7 +265,7 @@ def test_scratch_removed_under_the_run_streams(
 def test_eviction_takes_the_least_recently_used_block_of_other_views(
     tmp_path: Path, refs: tuple[PartitionRef, ...], view: BlockView, builds: list[PartitionRef]
 ) -> None:
-    cache = NodeCache(NodeConfig(scratch=str(tmp_path / "s"), cache_bytes=int(BLOCK_BYTES * 3.8), memory_bytes=0))
+    cache = NodeCache(NodeConfig(scratch=str(tmp_path / "s"), cache_bytes=int(BLOCK_BYTES * 4.5), memory_bytes=0))
     old, new = view, replace(view, center=None)
     rows_of(cache, refs[0], old)
     rows_of(cache, refs[1], old)
@@ -419,3 +421,34 @@ def test_config_is_checked() -> None:
     with pytest.raises(UsageError, match=r"token is '../x'; allowed are letters"):
         NodeConfig(token="../x")
     assert NodeConfig().token != NodeConfig().token
+
+
+READER = """
+import sys
+import numpy as np
+from distclust.data.cache import NodeCache
+from distclust.data.node import NodeConfig
+from distclust.data.plan import plan_partitions
+from distclust.data.refs import BlockView
+from distclust.data.sources import open_source
+source = open_source(sys.argv[1])
+cache = NodeCache(NodeConfig(token="shared", scratch=sys.argv[2]))
+total = 0.0
+for _ in range(3):
+    for ref in plan_partitions(source, 300 * 8 * 4):
+        with cache.open(ref, BlockView(source.columns, 8)) as block:
+            total += float((block.x.sum(axis=1, dtype=np.float64) * block.row_ids).sum())
+            cache.state(ref, block.view).put("labels", "1", block.row_ids)
+print(total, cache.streaming)
+cache.close()
+"""
+
+
+def test_processes_share_a_run(tmp_path: Path, source: Source) -> None:
+    command = [sys.executable, "-c", READER, source.files[0].uri, str(tmp_path / "s")]
+    readers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = {reader.communicate()[0] for reader in readers}
+    assert [reader.returncode for reader in readers] == [0, 0, 0]
+    rows = source_rows(source)
+    assert said == {f"{3 * float((rows.sum(axis=1, dtype=np.float64) * np.arange(N)).sum())} False\n"}
+    assert list((tmp_path / "s").iterdir()) == []

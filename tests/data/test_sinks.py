@@ -21,16 +21,17 @@ def test_input_order(dtype: type[np.floating]) -> None:
     table = labels_table(
         REF, pa.array(list("abcde")), "key", positions, positions.astype(np.int32) * 10, positions.astype(dtype) / 2
     )
-    assert table.schema == pa.schema([("key", pa.string()), ("cluster", pa.int32()), ("distance", pa.from_numpy_dtype(dtype))])
+    assert table.schema.types == [pa.string(), pa.int32(), pa.from_numpy_dtype(dtype)]
     assert table.to_pydict() == {"key": list("abcde"), "cluster": [0, 10, 20, 30, 40], "distance": [0, 0.5, 1, 1.5, 2]}
 
 
 def test_dropped_rows_are_null() -> None:
-    table = labels_table(
-        REF, pa.array(np.arange(100, 105)), "row_id", np.array([3, 0]), np.array([7, 8], np.int32), np.array([1.5, 2.5], np.float32)
-    )
+    labels, distances = np.array([7, 8], np.int32), np.array([1.5, 2.5], np.float32)
+    table = labels_table(REF, pa.array(np.arange(100, 105)), "row_id", np.array([3, 0]), labels, distances)
     assert table.to_pydict() == {
-        "row_id": [100, 101, 102, 103, 104], "cluster": [8, None, None, 7, None], "distance": [2.5, None, None, 1.5, None]
+        "row_id": [100, 101, 102, 103, 104],
+        "cluster": [8, None, None, 7, None],
+        "distance": [2.5, None, None, 1.5, None],
     }
 
 

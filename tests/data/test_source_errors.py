@@ -87,9 +87,9 @@ def test_null_vectors_and_values(tmp_path: Path, write: Callable[..., Path]) -> 
     )
     null_value = pa.table({"embedding": pa.array([[1.0, 2.0]] * 4 + [[1.0, None]])})
     path = write(tmp_path / "b.data", null_value, 3)
-    assert f"{group} 1, row 4 of the file (row 4 of the dataset): value 1 of the vector in column 'embedding' is null" in (
-        message(DataError, lambda: open_source(path))
-    )
+    where = f"{group} 1, row 4 of the file (row 4 of the dataset): "
+    text = message(DataError, lambda: open_source(path))
+    assert f"{where}value 1 of the vector in column 'embedding' is null" in text
     plain = pa.table({"x": [1.0, 2.0], "y": [1.0, None]})
     path = write(tmp_path / "c.data", plain, 1)
     assert f"{group} 1, row 1 of the file (row 1 of the dataset): column 'y' is null" in (
@@ -152,7 +152,8 @@ def test_nothing_there(tmp_path: Path) -> None:
     assert "a directory without files" in message(DataError, lambda: open_source(tmp_path / "void"))
     (tmp_path / "void/readme.md").write_text("x")
     assert "no Parquet, Arrow IPC or npy file among 1" in message(DataError, lambda: open_source(tmp_path / "void"))
-    assert "neither its name nor its first bytes" in message(DataError, lambda: open_source(tmp_path / "void/readme.md"))
+    text = message(DataError, lambda: open_source(tmp_path / "void/readme.md"))
+    assert "neither its name nor its first bytes" in text
     assert "the list of files is empty" in message(DataError, lambda: open_source([]))
 
 
@@ -231,7 +232,8 @@ def test_arguments_that_exclude_each_other(tmp_path: Path, arguments: dict[str, 
 
 def test_an_id_column_named_like_a_label_column(tmp_path: Path) -> None:
     table = make_table(make_rows(3, 2), cluster=[1, 2, 3])
-    assert "which is a column of the label files" in message(UsageError, lambda: open_source(table, id_column="cluster"))
+    text = message(UsageError, lambda: open_source(table, id_column="cluster"))
+    assert "which is a column of the label files" in text
 
 
 def test_columns_for_data_without_columns(tmp_path: Path) -> None:
@@ -260,7 +262,9 @@ def test_unusable_data(data: Any, found: str) -> None:
     assert found in message(UsageError, lambda: open_source(data))
 
 
-@pytest.mark.parametrize(("array", "found"), [(np.ones(3), "the array has 1 dimensions"), (np.ones((2, 2), "U1"), "type <U1")])
+@pytest.mark.parametrize(
+    ("array", "found"), [(np.ones(3), "the array has 1 dimensions"), (np.ones((2, 2), "U1"), "type <U1")]
+)
 def test_unusable_npy(tmp_path: Path, array: Any, found: str) -> None:
     np.save(tmp_path / "a.npy", array)
     text = message(DataError, lambda: open_source(tmp_path / "a.npy"))

@@ -118,7 +118,8 @@ def test_plain_columns(tmp_path: Path) -> None:
     assert (one.width, one.dtype) == (1, "int16")
     np.testing.assert_array_equal(read_all(one), [[1], [2]])
     np.testing.assert_array_equal(read_all(open_source(table, columns=["a", "b"])), [[1, 0.5], [2, 1.5]])
-    np.testing.assert_array_equal(read_all(open_source(write_ipc(tmp_path / "a.ipc", table), column="b")), [[0.5], [1.5]])
+    ipc = write_ipc(tmp_path / "a.ipc", table)
+    np.testing.assert_array_equal(read_all(open_source(ipc, column="b")), [[0.5], [1.5]])
 
 
 def test_columns_beside_nested_ones(tmp_path: Path) -> None:
@@ -127,7 +128,8 @@ def test_columns_beside_nested_ones(tmp_path: Path) -> None:
     nested = pa.array([{"p": [1], "q": {"r": 1, "s": "t"}}] * 5)
     table = pa.table({"meta": nested, "m": pa.array([[("k", 1)]] * 5, pa.map_(pa.string(), pa.int64())),
                       "embedding": make_table(x).column(0), "embedding.x": nested})
-    np.testing.assert_array_equal(read_all(open_source(write_parquet(tmp_path / "a.parquet", table), column="embedding")), x)
+    path = write_parquet(tmp_path / "a.parquet", table)
+    np.testing.assert_array_equal(read_all(open_source(path, column="embedding")), x)
 
 
 def test_types_may_differ_between_files(tmp_path: Path, cache: NodeCache) -> None:
@@ -154,7 +156,8 @@ def test_files_are_sorted_by_path(tmp_path: Path) -> None:
         [c, b, a], [Path(b), a, f"{tmp_path}/c*"], [a, tmp_path, b],
     ):
         source = open_source(data)
-        assert [os.path.relpath(file.uri, tmp_path) for file in source.files] == ["a.parquet", "b/1.parquet", "c.parquet"]
+        found = [os.path.relpath(file.uri, tmp_path) for file in source.files]
+        assert found == ["a.parquet", "b/1.parquet", "c.parquet"]
         np.testing.assert_array_equal(read_all(source), x)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,8 +14,8 @@ from distclust.data.state import FileState, MemoryState, NoState, RowState
 
 
 @pytest.fixture(params=["file", "memory"])
-def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RowState]:
-    yield FileState(tmp_path / "state") if request.param == "file" else MemoryState()
+def state(request: pytest.FixtureRequest, tmp_path: Path) -> RowState:
+    return FileState(tmp_path / "state") if request.param == "file" else MemoryState()
 
 
 def test_what_is_put_is_got(state: RowState) -> None:

@@ -53,7 +53,9 @@ def write_parquet(path: Path, table: pa.Table, group: int = 50) -> Path:
     return path
 
 
-def write_ipc(path: Path, table: pa.Table, group: int = 50, stream: bool = False, compression: str | None = None) -> Path:
+def write_ipc(
+    path: Path, table: pa.Table, group: int = 50, stream: bool = False, compression: str | None = None
+) -> Path:
     """Write record batches of ``group`` rows, in the file or the stream format."""
     options = pa.ipc.IpcWriteOptions(compression=compression)
     make = pa.ipc.new_stream if stream else pa.ipc.new_file

@@ -95,7 +95,7 @@ def scan(values: np.ndarray, unit_rows: bool) -> tuple[np.ndarray, np.ndarray, n
     norms = np.sqrt((wide**2).sum(axis=1))
     if unit_rows:
         verdict[(verdict == 0) & (norms == 0)] = 2
-        wide = wide / np.where(norms > 0, norms, 1)[:, None]
+        wide[verdict == 0] /= norms[verdict == 0, None]
     good = wide[verdict == 0]
     low, high = np.full(values.shape[1], np.inf), np.full(values.shape[1], -np.inf)
     if len(good):

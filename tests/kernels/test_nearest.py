@@ -68,7 +68,9 @@ class TestBits:
         np.testing.assert_array_equal(table, oracles.exact_scores(x, centers))
 
     @pytest.mark.parametrize("tile", TILES)
-    def test_do_not_depend_on_the_tile(self, tile: tuple[int, int], dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_do_not_depend_on_the_tile(
+        self, tile: tuple[int, int], dtype: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         x, centers = random_case(101, 29, 50, dtype)
         table = distance_table(x, pack_centers(centers))
         labels, scores = assign_nearest(x, pack_centers(centers))

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from distclust.config import AssignJob
-from distclust.engines.local import LocalEngine
 from distclust.testing.hostile import HostileEngine
 from distclust.workflows import common
 from distclust.workflows.assign import run_assign
@@ -40,7 +39,7 @@ def test_engines_agree(engine: str, case: Case, bits: Bits, tmp_path: Path) -> N
 
 def test_the_hostile_engine_agrees(case: Case, bits: Bits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def hostile(spec: object, options: Any) -> HostileEngine:
-        return HostileEngine(LocalEngine(2, options), seed=5)
+        return HostileEngine(seed=5, options=options)
 
     monkeypatch.setattr(common, "open_engine", hostile)
     assert run_bits(case.job(tmp_path / "out")) == bits

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import gc
 import inspect
 import os
 import re
 import sysconfig
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -72,13 +74,26 @@ def gather_documents(directories: Sequence[Path], limit: int) -> list[Document]:
     """
     seen: set[str] = set()
     found: list[Document] = []
-    for directory in directories:
-        for top in sorted(directory.iterdir()):
-            if len(found) >= limit:
-                return found
-            new = _unseen(_package_documents(directory, top), seen)
-            found += islice(new, min(MOST_FROM_PACKAGE, limit - len(found)))
+    with _no_collector():
+        for directory in directories:
+            for top in sorted(directory.iterdir()):
+                if len(found) >= limit:
+                    return found
+                new = _unseen(_package_documents(directory, top), seen)
+                found += islice(new, min(MOST_FROM_PACKAGE, limit - len(found)))
     return found
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Switch the collector of cycles off: syntax trees have none, and looking for them takes a third of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _unseen(documents: Iterator[Document], seen: set[str]) -> Iterator[Document]:
