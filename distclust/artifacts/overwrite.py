@@ -28,6 +28,15 @@ def beside(final: Storage) -> Storage:
     return above.child(name + _SUFFIX)
 
 
+def successor(final: Storage) -> Storage | None:
+    """Return the unfinished run that is to replace a run directory; None where there is none."""
+    try:
+        new = beside(final)
+    except ValueError:  # the top of a filesystem has nothing beside it
+        return None
+    return new if new.exists(_SUCCESSOR) and new.exists(RUN) else None
+
+
 def claim(new: Storage) -> None:
     """Mark an empty directory as a successor.
 
@@ -111,8 +120,9 @@ def _rename(final: Storage, new: Storage) -> None:
                 above.move(name, f"{name}{_SUFFIX}/{_REPLACED}")
         above.move(f"{name}{_SUFFIX}", name)
     except OSError as error:
+        reason = error.message if isinstance(error, StorageError) else f"{error.strerror or error}."
         raise StorageError(
-            f"cannot be replaced ({error.strerror or error}); the new run is complete in {new.where()}.",
+            f"the complete new run in {new.where()} cannot take its place: {reason}",
             where=final.where(), do="Move it there yourself, or run the same command again.",
         ) from error
     _remove_traces(final)

@@ -43,15 +43,22 @@ def kmeans(given: Given) -> None:
     _run(_job("kmeans", given), given)
 
 
-@takes(text_argument("model", "MODEL", "Run directory or model directory."), data_argument(AssignJob),
-       *options_of(AssignJob, without=["model"]), JSON)
+@takes(
+    text_argument("model", "MODEL", "Run directory or model directory."),
+    data_argument(AssignJob),
+    *options_of(AssignJob, without=["model"]),
+    JSON,
+)
 def assign(given: Given) -> None:
     """Label a dataset with the model of a run."""
     _run(_job("assign", given), given)
 
 
-@takes(text_argument("job", "JOB.toml", "Job file; keys as in `distclust schema`."),
-       *options_of(DataJob, only=_HOW, optional=True), JSON)
+@takes(
+    text_argument("job", "JOB.toml", "Job file; keys as in `distclust schema`."),
+    *options_of(DataJob, only=_HOW, optional=True),
+    JSON,
+)
 def run(given: Given) -> None:
     """Run a job file.
 

@@ -12,7 +12,7 @@ import numpy as np
 from distclust.artifacts.codec import decode_object
 from distclust.artifacts.lease import check_free
 from distclust.artifacts.model import MODEL, load_model
-from distclust.artifacts.overwrite import EVENTS, beside
+from distclust.artifacts.overwrite import EVENTS, successor
 from distclust.artifacts.record import MANIFEST, RUN, read_manifest, read_run
 from distclust.config import JOBS, AssignJob, KMeansJob, parse_job
 from distclust.data.storage import Storage, open_storage
@@ -96,9 +96,9 @@ class RunView:
 
 
 def is_run(output: str) -> bool:
-    """Return whether there is a run directory, complete or not, or one that is to replace it."""
+    """Return whether there is a run directory, complete or not."""
     storage = open_storage(output)
-    return storage.exists(RUN) or _replacement(storage) is not None
+    return storage.exists(RUN)
 
 
 def inspect_run(output: str) -> RunView:
@@ -112,9 +112,7 @@ def inspect_run(output: str) -> RunView:
     storage = open_storage(output)
     record = require_run(storage)
     complete = storage.exists(MANIFEST)
-    manifest: dict[str, Any] = (
-        read_manifest(storage) if complete else {"finished": "", "summary": {}, "digests": {}}
-    )
+    manifest: dict[str, Any] = read_manifest(storage) if complete else {"finished": "", "summary": {}, "digests": {}}
     return RunView(
         output=output,
         state="complete" if complete else _unfinished_state(storage),
@@ -144,7 +142,7 @@ def resumed_job(output: str, changes: dict[str, Any]) -> KMeansJob | AssignJob:
         No run directory.
     """
     storage = open_storage(output)
-    replacement = _replacement(storage)
+    replacement = successor(storage)
     record = require_run(replacement or storage)
     kind = record["kind"].partition("/")[0]
     if kind not in JOBS:
@@ -163,14 +161,6 @@ def require_run(storage: Storage) -> dict[str, Any]:
         raise UsageError(
             f"there is no run of distclust here: {RUN} is missing.", where=storage.where(), do="Give the -o of a run."
         ) from None
-
-
-def _replacement(storage: Storage) -> Storage | None:
-    """Return the unfinished run that is to replace this one; None where there is none."""
-    with suppress(ValueError):  # the top of a filesystem has nothing beside it
-        new = beside(storage)
-        return new if new.exists(RUN) else None
-    return None
 
 
 def _unfinished_state(storage: Storage) -> str:

@@ -38,16 +38,22 @@ _METAVARS = {
 _PANELS = {
     "Rows": ("column", "columns", "id_column", "weight_column", "on_bad_rows"),
     "How it runs": (
-        "output", "overwrite", "engine", "memory", "scratch", "target_bytes", "checkpoint_seconds", "json", "debug",
+        "output",
+        "overwrite",
+        "engine",
+        "memory",
+        "scratch",
+        "target_bytes",
+        "checkpoint_seconds",
+        "json",
+        "debug",
     ),
 }
 _OTHER_PANEL = "What is computed"
 
 
 def _parameter(name: str, kind: Any, info: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
-    )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
 
 
 def _panel(name: str) -> str:

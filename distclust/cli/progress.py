@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from distclust.cli.text import count_text, rate_text, seconds_text
+from distclust.cli.text import amount_text, rate_text, seconds_text
 from distclust.engines.events import (
     Emit,
     Event,
@@ -91,9 +91,9 @@ class Stage:
         """Return the line of a stage that has ended."""
         parts = [f"{self.name:<8}"]
         if self.iteration:
-            parts += [f"{self.iteration} passes", f"inertia {self.inertia:.6g}"]
+            parts += [amount_text(self.iteration, "pass"), f"inertia {self.inertia:.6g}"]
         elif self.pass_rows:
-            parts.append(f"{count_text(self.pass_rows)} rows")
+            parts.append(amount_text(self.pass_rows, "row"))
         parts += [seconds_text(seconds), rate_text(self.rows, seconds)]
         return "  ".join(part for part in parts if part)
 

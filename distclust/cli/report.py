@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from distclust.cli.text import bytes_text, count_text, seconds_text
+from distclust.cli.text import amount_text, bytes_text, count_text, seconds_text
 
 if TYPE_CHECKING:
     from distclust.cli.demo.show import Demo, NamedCluster
@@ -44,28 +44,43 @@ def inspect_lines(view: RunView) -> list[str]:
     record = view.record
     inputs = record["inputs"]
     config = {key: value for key, value in record["config"].items() if value not in (None, [], "") and key != "kind"}
-    lines = [f"{view.output}: {record['kind']}, {view.state}", *_pairs([
-        ("began", f"{record['created']} by distclust {record['versions'].get('distclust', '?')}"),
-        ("finished", view.finished),
-        ("engine", record["engine"]),
-        ("input", f"{count_text(inputs['rows'])} rows × {inputs['width']} {inputs['dtype']} "
-                  f"in {count_text(len(inputs['files']))} files"),
-        ("first file", inputs["files"][0]["uri"]),
-        ("settings", "  ".join(f"{key}={value}" for key, value in config.items())),
-        *_summary_pairs(view.summary),
-        *((f"{name} digest", digest) for name, digest in view.digests.items()),
-    ])]
+    lines = [
+        f"{view.output}: {record['kind']}, {view.state}",
+        *_pairs(
+            [
+                ("began", f"{record['created']} by distclust {record['versions'].get('distclust', '?')}"),
+                ("finished", view.finished),
+                ("engine", record["engine"]),
+                (
+                    "input",
+                    f"{count_text(inputs['rows'])} rows × {inputs['width']} {inputs['dtype']} "
+                    f"in {amount_text(len(inputs['files']), 'file')}",
+                ),
+                ("first file", inputs["files"][0]["uri"]),
+                ("settings", "  ".join(f"{key}={value}" for key, value in config.items())),
+                *_summary_pairs(view.summary),
+                *((f"{name} digest", digest) for name, digest in view.digests.items()),
+            ]
+        ),
+    ]
     lines += _history_lines(view.history)
     if view.clusters:
         shown = view.clusters[:_SHOWN_CLUSTERS]
         lines += ["", f"Largest {len(shown)} of {count_text(len(view.clusters))} clusters"]
-        lines += _table(("cluster", "rows", "inertia", "mean square"), (
-            (str(one.cluster), count_text(one.size), f"{one.inertia:.6g}", f"{one.inertia / max(1, one.size):.6g}")
-            for one in shown
-        ))
-    lines += ["", "Files", *_table(("path", "files", "size"), (
-        (one.path, count_text(one.files), bytes_text(one.bytes)) for one in view.files
-    ))]
+        lines += _table(
+            ("cluster", "rows", "inertia", "mean square"),
+            (
+                (str(one.cluster), count_text(one.size), f"{one.inertia:.6g}", f"{one.inertia / max(1, one.size):.6g}")
+                for one in shown
+            ),
+        )
+    lines += [
+        "",
+        "Files",
+        *_table(
+            ("path", "files", "size"), ((one.path, count_text(one.files), bytes_text(one.bytes)) for one in view.files)
+        ),
+    ]
     return lines
 
 
@@ -73,30 +88,52 @@ def plan_lines(view: PlanView) -> list[str]:
     """Return a plan as text."""
     travels = "nothing: tasks are threads of this process"
     if view.sent_bytes:
-        travels = (f"each iteration {bytes_text(view.sent_bytes)} of centres to {view.tasks} tasks, and back at most "
-                   f"{bytes_text(view.returned_bytes)} of sums (later only clusters that changed)")
+        travels = (
+            f"each iteration {bytes_text(view.sent_bytes)} of centres to {view.tasks} tasks, and back at most "
+            f"{bytes_text(view.returned_bytes)} of sums (later only clusters that changed)"
+        )
     passes = view.seeding_passes + view.iterations + view.other_passes
-    return ["Nothing was run or written. The job would be:", *_pairs([
-        ("input", f"{count_text(view.rows)} rows × {view.dimensions} {view.dtype}, {count_text(view.files)} files, "
-                  f"{bytes_text(view.input_bytes)}"),
-        ("engine", f"{view.engine}, {view.slots} slots, {view.tasks} tasks a pass"),
-        ("partitions", f"{count_text(view.partitions)} of at most {count_text(view.partition_rows)} rows, "
-                       f"{bytes_text(view.block_bytes)} decoded"),
-        ("scratch", f"{bytes_text(view.scratch_bytes)} over all nodes; where there is no room, rows are read again"),
-        ("memory", f"about {bytes_text(view.task_bytes)} for a task: its block, the centres, its sums"),
-        ("model", f"{bytes_text(view.model_bytes)} of centres"),
-        ("passes", f"at most {count_text(passes)}: {view.seeding_passes} for first centres, "
-                   f"{count_text(view.iterations)} iterations, {view.other_passes} others"),
-        ("travels", travels),
-    ]), *(f"note: {note}" for note in view.notes)]
+    return [
+        "Nothing was run or written. The job would be:",
+        *_pairs(
+            [
+                (
+                    "input",
+                    f"{count_text(view.rows)} rows × {view.dimensions} {view.dtype}, {amount_text(view.files, 'file')}, "
+                    f"{bytes_text(view.input_bytes)}",
+                ),
+                ("engine", f"{view.engine}, {view.slots} slots, {view.tasks} tasks a pass"),
+                (
+                    "partitions",
+                    f"{count_text(view.partitions)} of at most {count_text(view.partition_rows)} rows, "
+                    f"{bytes_text(view.block_bytes)} decoded",
+                ),
+                (
+                    "scratch",
+                    f"{bytes_text(view.scratch_bytes)} over all nodes; where there is no room, rows are read again",
+                ),
+                ("memory", f"about {bytes_text(view.task_bytes)} for a task: its block, the centres, its sums"),
+                ("model", f"{bytes_text(view.model_bytes)} of centres"),
+                (
+                    "passes",
+                    f"at most {count_text(passes)}: {view.seeding_passes} for first centres, "
+                    f"{count_text(view.iterations)} iterations, {view.other_passes} others",
+                ),
+                ("travels", travels),
+            ]
+        ),
+        *(f"note: {note}" for note in view.notes),
+    ]
 
 
 def verify_lines(found: Verification) -> list[str]:
     """Return what a check found."""
     if not found.problems:
-        return [f"{found.output}: {count_text(found.files)} files, {bytes_text(found.bytes)}, all as recorded."]
-    return [f"{found.output}: {len(found.problems)} problem(s) in {count_text(found.files)} files",
-            *(f"{_INDENT}{problem}" for problem in found.problems)]
+        return [f"{found.output}: {amount_text(found.files, 'file')}, {bytes_text(found.bytes)}, all as recorded."]
+    return [
+        f"{found.output}: {amount_text(len(found.problems), 'problem')} in {amount_text(found.files, 'file')}",
+        *(f"{_INDENT}{problem}" for problem in found.problems),
+    ]
 
 
 def demo_lines(shown: Demo) -> list[str]:
@@ -108,7 +145,7 @@ def demo_lines(shown: Demo) -> list[str]:
 
 
 def _cluster_lines(one: NamedCluster) -> Iterable[str]:
-    yield f"cluster {one.cluster}: {count_text(one.size)} docstrings: {', '.join(one.words)}"
+    yield f"cluster {one.cluster}: {amount_text(one.size, 'docstring')}: {', '.join(one.words)}"
     for document in one.nearest:
         yield f"{_INDENT}{document.distance:.2f}  {document.name}: {document.title}"[:_LINE_WIDTH]
 
@@ -119,12 +156,15 @@ def _summary_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
     empty = f", {count_text(summary['empty_clusters'])} empty" if summary["empty_clusters"] else ""
     pairs = [
         ("rows", f"{count_text(summary['rows'])} × {summary['dimensions']}"),
-        ("clusters", f"{count_text(summary['clusters'])}, largest {count_text(summary['largest_cluster'])}, "
-                     f"smallest {count_text(summary['smallest_cluster'])}{empty}"),
+        (
+            "clusters",
+            f"{count_text(summary['clusters'])}, largest {count_text(summary['largest_cluster'])}, "
+            f"smallest {count_text(summary['smallest_cluster'])}{empty}",
+        ),
         ("inertia", f"{summary['inertia']:.10g}"),
     ]
     if summary["bad_rows"]:
-        pairs.insert(1, ("dropped", f"{count_text(summary['bad_rows'])} bad rows"))
+        pairs.insert(1, ("dropped", amount_text(summary["bad_rows"], "bad row")))
     if "iterations" in summary:
         end = "converged" if summary["converged"] else "stopped at --max-iter"
         pairs.append(("iterations", f"{summary['iterations']}, {end}"))
@@ -142,11 +182,17 @@ def _history_lines(history: Sequence[dict[str, Any]]) -> list[str]:
     if not history:
         return []
     rows: list[tuple[str, ...]] = [
-        (str(entry["iteration"]), f"{entry['inertia']:.8g}", f"{entry['shift']:.4g}", count_text(entry["moved"]),
-         str(entry["reassigned"]), f"{entry['seconds']:.3f}")
+        (
+            str(entry["iteration"]),
+            f"{entry['inertia']:.8g}",
+            f"{entry['shift']:.4g}",
+            count_text(entry["moved"]),
+            str(entry["reassigned"]),
+            f"{entry['seconds']:.3f}",
+        )
         for entry in history
     ]
-    title = f"History: {len(rows)} passes"
+    title = f"History: {amount_text(len(rows), 'pass')}"
     if len(rows) > _SHOWN_PASSES:
         head, tail = rows[: _SHOWN_PASSES // 2], rows[-_SHOWN_PASSES // 2 :]
         rows = [*head, ("...", *[""] * 5), *tail]
@@ -165,7 +211,8 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     cells = [tuple(header), *map(tuple, rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     return [
-        _INDENT + "  ".join(
+        _INDENT
+        + "  ".join(
             cell.ljust(width) if i == 0 else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()

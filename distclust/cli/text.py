@@ -11,6 +11,12 @@ def count_text(number: float) -> str:
     return f"{number:,.0f}".replace(",", " ")
 
 
+def amount_text(number: int, noun: str) -> str:
+    """Return ``1 file`` or ``64 900 files`` for the noun ``file``."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{count_text(number)} {noun}{ending}"
+
+
 def bytes_text(size: float) -> str:
     """Return ``24.8 MB`` for 26004685; units are powers of 1024, as in ``--memory``."""
     for unit in _BYTES:

@@ -13,7 +13,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TypeAlias
@@ -176,9 +176,11 @@ class Storage:
                 found.update(piece)
         return found.hexdigest()
 
-    def lock(self, path: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def lock(self, path: str) -> Iterator[None]:
         """Hold out the other processes that lock the same path: of this node, and of NFS clients. Remote: nothing."""
-        return self._files.lock(_clean(path))
+        with self._explained(path), self._files.lock(_clean(path)):
+            yield
 
     def sweep(self, older_than: float) -> None:
         """Remove temporary files, older than so many seconds, that killed writers left."""

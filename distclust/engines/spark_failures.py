@@ -11,7 +11,8 @@ from distclust.errors import DistclustError, EngineLostError, UsageError
 Kind = Literal["worker", "cancelled", "setup", "other"]
 
 _FAILED_TASK = re.compile(
-    r"Task (\d+) in stage [\d.]+ failed (\d+) times?, most recent failure: (?:Lost task [^)]*\) \([^)]*\): )?(.*)", re.DOTALL
+    r"Task (\d+) in stage [\d.]+ failed (\d+) times?, most recent failure: (?:Lost task [^)]*\) \([^)]*\): )?(.*)",
+    re.DOTALL,
 )
 _LOST_WORKER = re.compile(
     r"ExecutorLostFailure|Python worker (?:exited unexpectedly|failed to connect back)|worker.{0,30}crashed|"
@@ -22,7 +23,7 @@ _SETUP = re.compile(
     r"PYTHON_VERSION_MISMATCH|Cannot run program|ModuleNotFoundError|ImportError|No module named|"
     r"Python in worker has different version"
 )
-_LAST_PYTHON_LINE = re.compile(r"^((?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)\b|\[[A-Z_]+\]).*)$", re.MULTILINE)
+_PYTHON_ERROR = re.compile(r"^((?:[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)\b|\[[A-Z_]+\]).*)$", re.MULTILINE)
 
 
 class Abort(NamedTuple):
@@ -65,7 +66,7 @@ def read_abort(text: str) -> Abort:
 def _one_line(text: str) -> str:
     """Return the most telling line: the last of a Python traceback, else the first."""
     body = text.split("\nDriver stacktrace:")[0]
-    told = [line for line in _LAST_PYTHON_LINE.findall(body) if not line.startswith(("org.", "java."))]
+    told = [line for line in _PYTHON_ERROR.findall(body) if not line.startswith(("org.", "java."))]
     line = told[-1] if "Traceback" in body and told else body.strip().split("\n")[0]
     return re.sub(r"^(?:org|java)\.[\w.$]+: ", "", line).strip()[:500]
 

@@ -60,7 +60,7 @@ def make_probe(marker: str) -> Callable[[Iterable[Any]], Iterator[bytes]]:
         try:
             import numba
 
-            import distclust.engines.spark_worker
+            import distclust.engines.spark_worker  # noqa: F401  (what the tasks will need)
             from distclust.engines.code import code_version
             from distclust.engines.local import usable_memory
 
@@ -83,8 +83,8 @@ def read_infos(found: Iterable[bytes], where: str) -> list[WorkerInfo]:
     infos = [WorkerInfo(**pickle.loads(facts)) for facts in found]
     driver = {"Python": platform.python_version(), "numba": numba.__version__, "distclust": code_version()}
     do = (
-        "Install the same Python, numba and distclust on all nodes, or name an interpreter that has them, at a path that "
-        "exists on all nodes, in PYSPARK_PYTHON."
+        "Install the same Python, numba and distclust on all nodes, or name an interpreter that has them, at a path "
+        "that exists on all nodes, in PYSPARK_PYTHON."
     )
     for info in infos:
         place = f"{where}, {info.interpreter} on {info.host}"
@@ -106,7 +106,7 @@ def memory_per_slot(infos: Sequence[WorkerInfo]) -> int:
 
 @contextmanager
 def visible_marker() -> Iterator[str]:
-    """Give the path of a file in the working directory, where relative output paths lead; nowhere if it is read-only."""
+    """Give the path of a file in the working directory, where relative paths lead; an empty one if it is read-only."""
     try:
         descriptor, path = tempfile.mkstemp(prefix=".distclust-", dir=os.getcwd())
     except OSError:

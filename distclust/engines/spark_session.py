@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shutil
@@ -11,20 +10,18 @@ import socket
 import sys
 import tempfile
 import threading
-import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from py4j.protocol import Py4JError
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkException
 from pyspark.java_gateway import launch_gateway
 
-from distclust.engines.code import code_version
 from distclust.engines.java import ensure_java
 from distclust.engines.local import usable_cores, usable_memory
 from distclust.errors import EngineLostError, UsageError
@@ -35,11 +32,13 @@ CONNECT_SECONDS = 10
 SPARK_ERRORS = (Py4JError, PySparkException, OSError, EOFError)
 """What a call into the JVM raises when a job fails or the JVM is gone."""
 
+LOCAL_SOCKETS = "spark.python.unix.domain.socket.enabled"
+"""Without it the TCP connection between JVM and worker stalls for 40 ms a task."""
+
 _EVERYWHERE = {
     "spark.app.name": "distclust",
     "spark.ui.showConsoleProgress": "false",
-    # A TCP connection between JVM and worker stalls for 40 ms a task.
-    "spark.python.unix.domain.socket.enabled": "true",
+    LOCAL_SOCKETS: "true",
     "spark.python.worker.reuse": "true",
     "spark.executorEnv.OMP_NUM_THREADS": "1",
     "spark.driver.maxResultSize": "0",
@@ -53,6 +52,7 @@ _ON_LOOPBACK = {
     "spark.driver.extraJavaOptions": _QUICK_JVM,
     "spark.executor.extraJavaOptions": _QUICK_JVM,
 }
+_LOG = "jvm.log"
 _MASTER_PORT = {"spark": 7077, "sc": 15002}
 
 
@@ -89,6 +89,11 @@ class Session:
             return not context._jsc.sc().isStopped()
         except SPARK_ERRORS:
             return False
+
+    def last_words(self) -> str:
+        """Return a remark with what the JVM said of memory, if it did."""
+        lines = _tail(self.scratch / _LOG) if self.scratch is not None else ""
+        return f" ({lines})" if "OutOfMemoryError" in lines else ""
 
     def stop(self) -> None:
         """Stop the context and the JVM, where the engine started them."""
@@ -132,8 +137,11 @@ def start(master: str | None, max_failures: int) -> Session:
     active = SparkContext._active_spark_context
     if active is not None:
         if master not in (None, active.master):
-            raise UsageError(f"A Spark session on {active.master} is active in this process; it cannot have another one.",
-                             where=str(master), do="Stop that session, or pass it as the engine.")
+            raise UsageError(
+                f"A Spark session on {active.master} is active in this process, which cannot have a second one.",
+                where=str(master),
+                do="Stop that session, or pass it as the engine.",
+            )
         return wrap(active)
     master = master or f"local[{usable_cores()},{max_failures}]"
     hosts = check_address(master)
@@ -183,7 +191,7 @@ def _launch(master: str, settings: dict[str, str], *, same_machine: bool) -> Ses
             scratch = Path(tempfile.mkdtemp(prefix="distclust-spark-"))
             if same_machine:
                 settings = {**settings, "spark.local.dir": str(scratch)}
-            _start_gateway(settings, scratch / "jvm.log")
+            _start_gateway(settings, scratch / _LOG)
         conf = SparkConf()
         for key, value in settings.items():
             conf.set(key, value)
@@ -192,7 +200,7 @@ def _launch(master: str, settings: dict[str, str], *, same_machine: bool) -> Ses
         # It prints a stack trace when the JVM goes away; the engine says that better.
         context._accumulatorServer.handle_error = lambda *_: None
     except SPARK_ERRORS as error:
-        reason = _tail(scratch / "jvm.log") if scratch else str(error)
+        reason = _tail(scratch / _LOG) if scratch else str(error)
         if scratch is not None:
             _stop_gateway()
             shutil.rmtree(scratch, ignore_errors=True)
@@ -253,5 +261,6 @@ def _is_loopback(host: str) -> bool:
 
 
 def _tail(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip() and not line.startswith("\t")]
-    return " | ".join(lines[-3:])
+    """Return the last lines of a log that are no stack trace."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return " | ".join([line for line in lines if line.strip() and not line.startswith("\t")][-3:])

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pyspark import TaskContext, cloudpickle
-from pyspark.accumulators import Accumulator
+from pyspark import Broadcast, TaskContext, cloudpickle
+from pyspark.accumulators import Accumulator, AccumulatorParam
 
 from distclust.data.cache import node_cache
 from distclust.data.node import NodeConfig
@@ -55,6 +55,31 @@ class FromTask:
     def __call__(self) -> Frozen:
         """Return the frozen value."""
         return self._frozen
+
+
+class FromBroadcast:
+    """A value that executors fetch once and keep."""
+
+    def __init__(self, broadcast: Broadcast[Frozen]) -> None:
+        self._broadcast = broadcast
+
+    def __call__(self) -> Frozen:
+        """Return the frozen value, always the same object in one process."""
+        return self._broadcast.value
+
+
+class Alarms(AccumulatorParam[list[tuple[str, bytes]]]):
+    """Collects the reports of tasks that end their job, each with the job's name, while the job still runs."""
+
+    def zero(self, value: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+        """Return nothing collected."""
+        return []
+
+    def addInPlace(  # noqa: N802  (Spark's name)
+        self, value1: list[tuple[str, bytes]], value2: list[tuple[str, bytes]]
+    ) -> list[tuple[str, bytes]]:
+        """Return both together."""
+        return [*value1, *value2]
 
 
 class Order(NamedTuple):
@@ -122,6 +147,7 @@ class TaskRunner:
     job: str
 
     def __call__(self, orders: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield a pickled `Report` for each order."""
         # A task that does not exhaust its input costs its worker process.
         for order in list(orders):
             yield self.run(order)
@@ -163,7 +189,8 @@ class CacheCloser:
     def __init__(self, node: NodeConfig) -> None:
         self._node = node
 
-    def __call__(self, rows: Iterable[Any]) -> Iterator[bytes]:
+    def __call__(self, rows: Iterable[bytes]) -> Iterator[bytes]:
+        """Do it once, whatever the rows."""
         list(rows)
         node_cache(self._node).close()
         yield b""

@@ -37,6 +37,12 @@ def row_sqdist(x: np.ndarray, centers: np.ndarray, labels: npt.NDArray[np.int32]
     -------
     float64 [n]
         Each difference is taken in float64; the order of additions depends on d only. 0 for rows without centre.
+
+    Examples
+    --------
+    >>> x = np.array([[3.0, 4.0], [1.0, 1.0]])
+    >>> row_sqdist(x, np.zeros((1, 2)), np.array([0, -1], np.int32)).tolist()
+    [25.0, 0.0]
     """
     x = read_argument(x, "x", _FLOATS, (None, None))
     centers = read_argument(centers, "centers", x.dtype.name, (None, x.shape[1]))
@@ -91,6 +97,14 @@ def accumulate(
         Sums of terms.
     mass, counts : int64 [k]
         Scaled weights and numbers of rows.
+
+    Examples
+    --------
+    >>> sums, mass, counts = np.zeros((1, 2), np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64)
+    >>> x, labels = np.array([[0.5, 1.0], [0.25, 2.0]]), np.zeros(2, np.int32)
+    >>> accumulate(x, None, labels, np.array([4.0, 1.0]), 1.0, sums, mass, counts)
+    >>> sums.tolist(), mass.tolist(), counts.tolist()
+    ([[3, 3]], [2], [2])
     """
     x = read_argument(x, "x", _FLOATS, (None, None))
     n, d = x.shape
@@ -212,6 +226,11 @@ def farthest(sqdist: npt.NDArray[np.float64], row_ids: npt.NDArray[np.int64], m:
     -------
     int64 [min(m, n)]
         Positions in `sqdist`.
+
+    Examples
+    --------
+    >>> farthest(np.array([1.0, 3.0, 3.0]), np.array([5, 9, 2]), 2).tolist()
+    [2, 1]
     """
     sqdist = read_argument(sqdist, "sqdist", "float64", (None,))
     positions = np.empty(min(max(m, 0), len(sqdist)), np.int64)

@@ -34,6 +34,11 @@ def hash_rows(row_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
     -------
     uint64 [n]
         Hashes; different ids never share one.
+
+    Examples
+    --------
+    >>> hash_rows(np.array([0])).tolist()
+    [16294208416658607535]
     """
     hashes = np.empty(len(row_ids), np.uint64)
     _hash_rows(read_argument(row_ids, "row_ids", "int64", (None,)), hashes)
@@ -61,6 +66,11 @@ def uniform(seed: int, stage: int, row_ids: npt.NDArray[np.int64]) -> npt.NDArra
     ------
     ValueError
         If `seed` or `stage` is out of range.
+
+    Examples
+    --------
+    >>> uniform(0, 1, np.array([7, 8])).round(3).tolist()
+    [0.841, 0.094]
     """
     for what, value in (("seed", seed), ("stage", stage)):
         if not 0 <= value <= _MASK:

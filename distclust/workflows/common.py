@@ -21,6 +21,7 @@ from distclust.data.storage import Storage
 from distclust.engines.events import Emit, Event, Note, StageEnded, StageStarted, ignore
 from distclust.engines.open import open_engine
 from distclust.engines.protocol import CancelToken, Engine, EngineOptions
+from distclust.errors import StorageError
 from distclust.ops.assign import assign
 from distclust.ops.centers import CenterSet
 from distclust.ops.profile import PreparedData, partition_bytes, plan
@@ -77,6 +78,7 @@ class StageClock:
         self.seconds: dict[str, float] = {}
 
     def __call__(self, event: Event) -> None:
+        """Take an event."""
         if isinstance(event, StageEnded):
             self.seconds[event.stage] = round(self.seconds.get(event.stage, 0.0) + event.seconds, 3)
 
@@ -120,8 +122,21 @@ class Bench:
         rows = sum(ref.n_rows for ref in self.refs if ref.index not in done)
         with self.clock.stage("label", self.emit, rows):
             stats = assign(self.engine, data, centers, sink=self.run.storage, skip=done)
+            self._check_labels()
         self.run.storage.put("stats/labels.npz", stats.to_bytes())
         return stats
+
+    def _check_labels(self) -> None:
+        """Raise unless every partition's labels are where this process sees them."""
+        seen = read_commits(self.run.storage, "labels")
+        unseen = sum(ref.index not in seen for ref in self.refs)
+        if unseen:
+            raise StorageError(
+                f"labels of {unseen} of {len(self.refs)} partitions were written but are not here: workers and driver "
+                "see different directories under this path.",
+                where=self.run.storage.where("labels"),
+                do="Choose an output that all machines see (a shared directory, s3://...).",
+            )
 
 
 Work = Callable[[Bench], tuple[dict[str, Any], dict[str, str]]]

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from distclust.artifacts.commit import commit_file, groups, read_commits
 from distclust.artifacts.lease import Lease, Owner
-from distclust.artifacts.overwrite import beside
+from distclust.artifacts.overwrite import beside, clear
 from distclust.artifacts.record import read_run
 from distclust.artifacts.verify import verify_run
 from distclust.data._local_files import LocalFiles
@@ -193,6 +194,52 @@ def test_death_at_any_write_of_the_second_attempt(moment: str, tmp_path: Path, m
     assert n > (3 if moment == "before" else 1)
 
 
+@pytest.mark.parametrize("content", [None, "lease.json", "notes.txt"])
+def test_directory_that_appears_between_the_renames(
+    content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Lease, "_beat", lambda self: None)
+    monkeypatch.setattr(Owner, "is_dead", lambda self, now: True)
+    out = tmp_path / "out"
+    do_job(out, k=3)
+    assert not run_with(DeathBetweenRenames(), "local", out, k=4, overwrite=True)
+    out.mkdir()
+    if content == "lease.json":
+        (out / content).write_bytes((tmp_path / "out.new" / content).read_bytes())
+    if content == "notes.txt":
+        (out / content).write_bytes(b"the user's own")
+        with pytest.raises(StorageError, match=r"notes\.txt appeared in it while it was being replaced"):
+            do_job(out, k=4)
+        (out / content).unlink()
+    do_job(out, k=4)
+    assert verify_run(out) == []
+    assert read_run(out)["config"] == {"n_clusters": 4}
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_death_while_an_unfinished_run_is_cleared(kind: str, tmp_path: Path) -> None:
+    """What is left is an unfinished run: no commit without its file, and run.json to the end."""
+    n, survived = 0, False
+    while not survived:
+        n += 1
+        storage = open_storage(address(kind, tmp_path, f"out-{n}"))
+        storage.put("run.json", b"{}")
+        for group in ("attic", "labels"):
+            for index in range(2):
+                commit_file(storage, group, index, "part", ".bin", bytes([index]), 1)
+        with pytest.MonkeyPatch.context() as patch:
+            Reaper(n, "before").install(patch, files_of(kind))
+            try:
+                clear(storage)
+                survived = True
+            except Death:
+                assert storage.exists("run.json")
+        for group in groups(storage):
+            assert all(storage.exists(commit.file) for commit in read_commits(storage, group).values())
+        assert survived == (storage.entries() == [])
+    assert n > 3
+
+
 class DeathBetweenRenames(Reaper):
     """Kills after the first move, which takes the old directory away."""
 
@@ -200,10 +247,12 @@ class DeathBetweenRenames(Reaper):
         super().__init__(-1, "before")
 
     def install(self, patch: pytest.MonkeyPatch, files: type[LocalFiles] | type[RemoteFiles]) -> None:
-        real = files.move
+        super().install(patch, files)
+        counted = files.move
 
         def move(this: Any, source: str, target: str) -> None:
-            real(this, source, target)
+            counted(this, source, target)
+            self.dead = True
             raise Death
 
         patch.setattr(files, "move", move)

@@ -336,7 +336,7 @@ def test_replacement_that_the_filesystem_refuses(tmp_path: Path, monkeypatch: py
 
     with open_job(tmp_path / "out", k=4, overwrite=True) as run:
         monkeypatch.setattr(Storage, "move", refuse)
-        with pytest.raises(StorageError, match=r"cannot be replaced .*; the new run is complete in .*/out\.new"):
+        with pytest.raises(StorageError, match=r"/out: the complete new run in .*/out\.new cannot take its place: Invalid"):
             work(run, 4)
     monkeypatch.undo()
     assert read_run(tmp_path / "out")["config"] == {"n_clusters": 3}

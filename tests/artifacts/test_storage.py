@@ -168,6 +168,7 @@ def test_endpoint_from_the_environment(s3_bucket: str, monkeypatch: pytest.Monke
     lambda storage: storage.put("a/x", b"1"),
     lambda storage: storage.put_if_absent("a/x", b"1"),
     lambda storage: storage.append("a/x", b"1"),
+    lambda storage: storage.lock("a/x").__enter__(),
 ])
 @pytest.mark.parametrize(("code", "words"), [
     (errno.ENOSPC, "the disk or quota is full. Free some space"),

@@ -62,7 +62,7 @@ def test_demo_from_start_to_end(cli: Callable[..., Result], tmp_path: Path) -> N
     command = ("demo", "-o", tmp_path / "demo", "-k", 6, "--docs", 300)
     result = cli(*command)
     assert result.exit_code == 0, result.output
-    assert result.stdout.count("docstrings: ") == 6
+    assert sum(line.startswith("cluster ") for line in result.stdout.splitlines()) == 6
     assert str(tmp_path / "demo" / "run") in result.stdout
     assert [line.split()[0] for line in result.stderr.splitlines()][:3] == ["gather", "embed", "profile"]
     documents = pq.read_table(tmp_path / "demo" / "documents.parquet")

@@ -63,7 +63,7 @@ def test_bad_rows_are_an_error_or_dropped(cli: Callable[..., Result], tmp_path: 
     dropped = cli(*command, tmp_path / "yes", "--on-bad-rows", "drop")
     assert dropped.exit_code == 0, dropped.output
     assert "1 bad row(s) dropped" in dropped.stderr
-    assert "dropped     1 bad rows" in dropped.stdout
+    assert "dropped     1 bad row\n" in dropped.stdout
 
 
 def check_last_line(result: Result, code: int, *said: str) -> None:
@@ -126,6 +126,13 @@ def test_a_directory_with_other_files_is_refused(cluster: Callable[..., Result],
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").touch()
     check(cluster(), 2, "thesis.tex")
+
+
+def test_labels_that_workers_wrote_elsewhere_are_missed(
+    cluster: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distclust.workflows.common.read_commits", lambda *_: {})
+    check_last_line(cluster(), 7, "labels of", "not here", "s3://")
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_a_line_for_each_stage_and_remark() -> None:
     assert lines == [
         "lloyd: a task is tried again (attempt 2): worker lost",
         "2 bad row(s) dropped",
-        "lloyd     1 passes  inertia 12.5  2.0 s  500 rows/s",
+        "lloyd     1 pass  inertia 12.5  2.0 s  500 rows/s",
         "write     0.5 s",
     ]
 
@@ -149,6 +149,8 @@ def test_a_live_bar_on_a_terminal() -> None:
 
 def test_numbers_as_text() -> None:
     assert text.count_text(64900) == "64 900"
+    assert [text.amount_text(n, "pass") for n in (1, 2000)] == ["1 pass", "2 000 passes"]
+    assert [text.amount_text(n, "row") for n in (0, 1)] == ["0 rows", "1 row"]
     assert [text.bytes_text(size) for size in (999, 2048, 26004685)] == ["999 bytes", "2.0 KB", "24.8 MB"]
     assert [text.seconds_text(s) for s in (0.04, 200, 7500)] == ["0.0 s", "3 min 20 s", "2 h 05 min"]
     assert [text.rate_text(rows, 2.0) for rows in (0, 100, 3_000)] == ["", "50 rows/s", "1.5k rows/s"]

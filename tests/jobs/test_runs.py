@@ -14,18 +14,21 @@ import numpy as np
 import pytest
 from typer.testing import Result
 
+from distclust.artifacts.lease import acquire
 from distclust.cli.session import stopping_signals
+from distclust.data.storage import open_storage
 from distclust.engines.protocol import CancelToken
+from distclust.errors import CancelledError
 from tests.jobs.conftest import BLOBS, ROWS, digests, subprocess_environment, write_rows
 
-LONG = ("-k", "60", "--tol", "0", "--rtol", "0", "--max-iter", "120", "--engine", "local[1]", "--json")
+LONG = ("-k", "60", "--tol", "0", "--rtol", "0", "--max-iter", "70", "--engine", "local[1]", "--json")
 WAIT_SECONDS = 120
 
 
 @pytest.fixture
 def many_passes(tmp_path: Path) -> Path:
     """Rows without clusters: Lloyd takes all its passes."""
-    rows = np.random.default_rng(1).random((20_000, 8), dtype=np.float32)
+    rows = np.random.default_rng(1).random((15_000, 8), dtype=np.float32)
     return write_rows(tmp_path / "rows.parquet", rows)
 
 
@@ -41,8 +44,12 @@ def test_a_stopped_run_exits_5_and_resumes_with_the_same_bits(
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
     command = [sys.executable, "-m", "distclust.cli.main", "kmeans", "rows.parquet", "--column", "embedding", *LONG]
     with subprocess.Popen(
-        [*command, "-o", "stopped"], cwd=tmp_path, env=subprocess_environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [*command, "-o", "stopped"],
+        cwd=tmp_path,
+        env=subprocess_environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
         until = time.monotonic() + WAIT_SECONDS
         while passes(stopped) < 5 and process.poll() is None and time.monotonic() < until:
@@ -52,19 +59,19 @@ def test_a_stopped_run_exits_5_and_resumes_with_the_same_bits(
     assert process.returncode == 5, err
     assert out == ""
     assert "distclust resume stopped" in err
-    assert 5 <= passes(stopped) < 120
+    assert 5 <= passes(stopped) < 70
 
     state = json.loads(cli("inspect", stopped, "--json").stdout)
     assert state["state"] == "unfinished"
     assert len(state["history"]) == passes(stopped)
 
-    done = passes(stopped)
     resumed = cli("resume", stopped, "--json", "--engine", "local[2]")
     assert "goes on from its last checkpoint" in resumed.stderr
-    assert passes(stopped) == 120, f"the passes after {done} and no others"
+    iterations = json.loads(resumed.stdout)["summary"]["iterations"]
+    assert passes(stopped) == iterations, "no pass was done twice"
     assert digests(resumed) == digests(cli("kmeans", many_passes, "--column", "embedding", *LONG, "-o", whole))
     history = json.loads(cli("inspect", stopped, "--json").stdout)["history"]
-    assert [entry["iteration"] for entry in history] == list(range(1, 121))
+    assert [entry["iteration"] for entry in history] == list(range(1, iterations + 1))
 
 
 def test_resume_of_a_complete_run_does_nothing(
@@ -85,6 +92,41 @@ def test_resume_of_an_assignment_finds_its_model(
     resumed = cli("resume", tmp_path / "labels", "--json")
     assert digests(resumed) == labels
     assert json.loads(resumed.stdout)["already_complete"] is False
+
+
+def test_resume_goes_on_with_an_overwrite_that_was_stopped(
+    cli: Callable[..., Result], cluster: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise CancelledError("The run was cancelled.")
+
+    out = tmp_path / "out"
+    before = digests(cluster("--json"))
+    wanted = digests(cluster("--metric", "cosine", "-o", tmp_path / "other", "--json"))
+    with monkeypatch.context() as patch:
+        patch.setattr("distclust.workflows.kmeans.save_model", stop)
+        stopped = cluster("--metric", "cosine", "--overwrite")
+    assert stopped.exit_code == 5
+    assert f"distclust resume {out}" in stopped.stderr
+    assert json.loads(cli("inspect", out, "--json").stdout)["digests"] == before, "the old run stays until the end"
+    assert digests(cli("resume", out, "--json")) == wanted
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "other", "out"]
+    assert json.loads(cli("inspect", out, "--json").stdout)["record"]["config"]["metric"] == "cosine"
+
+
+def test_inspect_sees_that_a_run_is_at_work(
+    cli: Callable[..., Result], cluster: Callable[..., Result], tmp_path: Path
+) -> None:
+    cluster()
+    (tmp_path / "out" / "manifest.json").unlink()
+    lease = acquire(open_storage(tmp_path / "out"))
+    try:
+        assert "kmeans/1, running" in cli("inspect", tmp_path / "out").stdout
+        busy = cli("resume", tmp_path / "out")
+        assert busy.exit_code == 2
+        assert "in use by process" in busy.stderr
+    finally:
+        lease.release()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -111,9 +153,18 @@ def test_a_signal_before_there_is_a_token_is_kept_for_it() -> None:
 def test_inspect_prints_the_run(cli: Callable[..., Result], cluster: Callable[..., Result], tmp_path: Path) -> None:
     done = digests(cluster("--json"))
     text = cli("inspect", tmp_path / "out").stdout
-    for said in (f"{tmp_path / 'out'}: kmeans/1, complete", "local[2]", f"{ROWS} rows × 6 float32 in 2 files",
-                 "a.parquet", f"n_clusters={BLOBS}", "History:", f"Largest {BLOBS} of {BLOBS} clusters", "labels/",
-                 "manifest.json", done["centers"]):
+    for said in (
+        f"{tmp_path / 'out'}: kmeans/1, complete",
+        "local[2]",
+        f"{ROWS} rows × 6 float32 in 2 files",
+        "a.parquet",
+        f"n_clusters={BLOBS}",
+        "History:",
+        f"Largest {BLOBS} of {BLOBS} clusters",
+        "labels/",
+        "manifest.json",
+        done["centers"],
+    ):
         assert said in text
     found = json.loads(cli("inspect", tmp_path / "out", "--json").stdout)
     assert found["digests"] == done

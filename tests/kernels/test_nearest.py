@@ -95,15 +95,15 @@ class TestBits:
             assert assign_nearest(x[at : at + 1], packed)[1][0] == scores[at]
             assert distance_table(x[at : at + 1], packed).tobytes() == table[at].tobytes()
 
-    def test_do_not_depend_on_the_block(self, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        x, centers = random_case(400, 12, 70, dtype)
+    def test_do_not_depend_on_the_group_of_panels(self, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        x, centers = random_case(400, 12, 170, dtype)
         packed = pack_centers(centers)
         labels, scores = assign_nearest(x, packed)
-        monkeypatch.setattr(nearest, "_BLOCK_BYTES", 1)
-        monkeypatch.setattr(nearest, "_GROUP_BYTES", 1)
-        again = assign_nearest(x, packed)
-        assert again[0].tobytes() == labels.tobytes()
-        assert again[1].tobytes() == scores.tobytes()
+        for size in (1, 5000, 10**9):
+            monkeypatch.setattr(nearest, "_GROUP_BYTES", size)
+            again = assign_nearest(x, packed)
+            assert again[0].tobytes() == labels.tobytes()
+            assert again[1].tobytes() == scores.tobytes()
 
     def test_do_not_depend_on_padding(self, dtype: str) -> None:
         x, centers = random_case(20, 8, 64, dtype)

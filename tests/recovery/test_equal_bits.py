@@ -39,7 +39,7 @@ def test_engines_agree(engine: str, case: Case, bits: Bits, tmp_path: Path) -> N
 
 def test_the_hostile_engine_agrees(case: Case, bits: Bits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def hostile(spec: object, options: Any) -> HostileEngine:
-        return HostileEngine(seed=5, options=options)
+        return HostileEngine(seed=5, options=options, harm=0.05)
 
     monkeypatch.setattr(common, "open_engine", hostile)
     assert run_bits(case.job(tmp_path / "out")) == bits

@@ -23,7 +23,15 @@ LEAST_WORDS = 8
 MOST_CHARACTERS = 2_000
 
 _SKIPPED_DIRECTORIES = {
-    "test", "tests", "testing", "__pycache__", "_vendor", "_vendored", "site-packages", "dist-packages", "idlelib",
+    "test",
+    "tests",
+    "testing",
+    "__pycache__",
+    "_vendor",
+    "_vendored",
+    "site-packages",
+    "dist-packages",
+    "idlelib",
 }
 _SKIPPED_FILES = re.compile(r"(test_.*|.*_test|conftest|_?version)\.py")
 _WORD = re.compile(r"[A-Za-z]{3,}")

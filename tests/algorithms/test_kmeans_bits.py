@@ -1,0 +1,95 @@
+"""One body over engines and random partitionings: the same bits, whatever is thrown at the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distclust.algorithms import seeding
+from distclust.algorithms.kmeans import fit_kmeans
+from distclust.algorithms.kmeans_config import KMeansConfig
+from distclust.engines.local import LocalEngine
+from distclust.engines.protocol import Engine
+from distclust.ops.assign import assign, predict
+from distclust.testing.hostile import HostileEngine
+from tests.algorithms.rows import prepared, random_sizes
+
+
+def fit_bits(engine: Engine, X: np.ndarray, sizes: list[int] | None, config: KMeansConfig, **how: Any) -> tuple[Any, ...]:
+    """Return everything that must be equal."""
+    with prepared(engine, X, sizes, metric=config.metric, **how) as data:
+        result = fit_kmeans(engine, data, config)
+        stats = assign(engine, data, result.centers)
+        return (
+            result.vectors.tobytes(),
+            result.n_iter,
+            [(h.inertia, h.shift, h.moved, h.reassigned) for h in result.history],
+            predict(engine, data.pinned, result.centers).tobytes(),
+            stats.inertia.total(),
+            stats.counts.tolist(),
+            stats.labels_digest,
+        )
+
+
+def adversarial(rng: np.random.Generator, n: int, d: int, kind: str) -> np.ndarray:
+    """Return rows that make trouble: duplicates, ties, offsets, outliers, collinear points."""
+    X = rng.normal(size=(n, d))
+    if kind == "duplicates":
+        X = np.repeat(X[: max(1, n // 4)], 4, axis=0)[:n]
+        X = np.concatenate([X, X[: n - len(X)]])
+    elif kind == "grid":
+        X = rng.integers(0, 3, (n, d)).astype(float)
+    elif kind == "offset":
+        X = X + 1e8
+    elif kind == "outlier":
+        X[rng.integers(n)] *= 1e7
+    elif kind == "line":
+        X = np.outer(rng.normal(size=n), rng.normal(size=d))
+    return X
+
+
+KINDS = ("plain", "duplicates", "grid", "offset", "outlier", "line")
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 10**6),
+    kind=st.sampled_from(KINDS),
+    init=st.sampled_from(["k-means||", "k-means++", "random"]),
+    metric=st.sampled_from(["euclidean", "cosine"]),
+    precision=st.sampled_from(["float32", "float64"]),
+    weighted=st.booleans(),
+    k=st.integers(1, 12),
+)
+def test_partitions_and_engines_agree_on_every_bit(
+    seed: int, kind: str, init: Any, metric: Any, precision: str, weighted: bool, k: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    n, d = int(rng.integers(20, 200)), int(rng.integers(1, 9))
+    X = adversarial(rng, n, d, kind)
+    weights = rng.choice([0.0, 0.5, 1.0, 7.0], n) if weighted else None
+    if weights is not None:
+        weights[:k] = 1.0
+    config = KMeansConfig(n_clusters=k, init=init, metric=metric, max_iter=6, seed=seed, rtol=0, allow_fewer=True)
+    how: dict[str, Any] = {"weights": weights, "precision": precision, "on_bad_rows": "drop"}
+    with LocalEngine(2) as local, HostileEngine(seed) as hostile:
+        whole = fit_bits(local, X, None, config, **how)
+        assert fit_bits(local, X, random_sizes(rng, n, 5), config, **how) == whole
+        assert fit_bits(hostile, X, random_sizes(rng, n, 7), config, **how) == whole
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_rounds_of_scalable_seeding_agree(weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seeding, "SAMPLE_ROWS_LEAST", 100)  # otherwise small data is seeded in memory
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(3000, 6)) + rng.integers(0, 5, (3000, 1)) * 4
+    weights = rng.uniform(0, 2, 3000) if weighted else None
+    config = KMeansConfig(n_clusters=20, max_iter=5, seed=11)
+    with LocalEngine(2) as local, HostileEngine(3) as hostile:
+        whole = fit_bits(local, X, None, config, weights=weights)
+        assert fit_bits(local, X, random_sizes(rng, 3000, 9), config, weights=weights) == whole
+        assert fit_bits(hostile, X, random_sizes(rng, 3000, 6), config, weights=weights) == whole

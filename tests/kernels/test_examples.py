@@ -1,0 +1,17 @@
+"""The examples in the docstrings run and give what they say."""
+
+from __future__ import annotations
+
+import doctest
+from types import ModuleType
+
+import pytest
+
+from distclust.kernels import lloyd, nearest, random
+
+
+@pytest.mark.parametrize("module", [lloyd, nearest, random], ids=lambda module: module.__name__)
+def test_examples(module: ModuleType) -> None:
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
