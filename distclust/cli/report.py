@@ -99,8 +99,8 @@ def plan_lines(view: PlanView) -> list[str]:
             [
                 (
                     "input",
-                    f"{count_text(view.rows)} rows × {view.dimensions} {view.dtype}, {amount_text(view.files, 'file')}, "
-                    f"{bytes_text(view.input_bytes)}",
+                    f"{count_text(view.rows)} rows × {view.dimensions} {view.dtype}, "
+                    f"{amount_text(view.files, 'file')}, {bytes_text(view.input_bytes)}",
                 ),
                 ("engine", f"{view.engine}, {view.slots} slots, {view.tasks} tasks a pass"),
                 (

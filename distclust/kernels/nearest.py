@@ -64,21 +64,34 @@ def pack_centers(centers: np.ndarray) -> PackedCenters:
     -------
     PackedCenters
         Of the same dtype; squared norms are summed in float64, dimension by dimension, then cast.
+
+    Raises
+    ------
+    ValueError
+        If there are no centres, or they have another dtype.
     """
+    centers = read_argument(np.ascontiguousarray(centers), "centers", tuple(LANES), (None, None))
     k, d = centers.shape
+    if not k or not d:
+        raise ValueError(f"centers has shape {centers.shape}; at least one centre of one dimension is needed.")
     dtype = centers.dtype
     tile = _choose_tile(k, LANES[dtype.name])
     width = LANES[dtype.name] * tile[1]
     n_panels = -(-k // width)
-    norms = np.full(n_panels * width, np.inf, dtype)
-    with np.errstate(over="ignore"):
-        norms[:k] = np.add.accumulate(centers.astype(np.float64) ** 2, axis=1)[:, -1]
-    raw = np.zeros(n_panels * d * width + _ALIGN_BYTES // dtype.itemsize, dtype)
+    by_dimension = np.zeros((d, n_panels * width), dtype)
+    by_dimension[:, :k] = centers.T
+    raw = np.empty(by_dimension.size + _ALIGN_BYTES // dtype.itemsize, dtype)
     start = -raw.ctypes.data % _ALIGN_BYTES // dtype.itemsize
-    panels = raw[start : start + n_panels * d * width].reshape(n_panels, d, width)
-    for p in range(n_panels):
-        part = centers[p * width : (p + 1) * width]
-        panels[p, :, : len(part)] = part.T
+    panels = raw[start : start + by_dimension.size].reshape(n_panels, d, width)
+    panels[...] = by_dimension.reshape(d, n_panels, width).transpose(1, 0, 2)
+    norms = np.zeros(n_panels * width)
+    with np.errstate(over="ignore"):
+        # One dimension after the other: numpy's own sums over an axis choose their order by shape.
+        for values in by_dimension:
+            wide = values.astype(np.float64)
+            norms += wide * wide
+        norms[k:] = np.inf
+        norms = norms.astype(dtype)
     return PackedCenters(panels, norms, k, d, tile)
 
 

@@ -177,7 +177,7 @@ def test_one_of_many_processes_wins(tmp_path: Path, stale: bool) -> None:
     context = multiprocessing.get_context("spawn")
     with context.Pool(3) as pool:
         pool.map(abs, range(3), chunksize=1)
-        for i in range(8):
+        for i in range(5):
             place = tmp_path / str(i)
             if stale:
                 leave(open_storage(place), this_process(process_start="1"))

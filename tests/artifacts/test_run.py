@@ -336,12 +336,31 @@ def test_replacement_that_the_filesystem_refuses(tmp_path: Path, monkeypatch: py
 
     with open_job(tmp_path / "out", k=4, overwrite=True) as run:
         monkeypatch.setattr(Storage, "move", refuse)
-        with pytest.raises(StorageError, match=r"/out: the complete new run in .*/out\.new cannot take its place: Invalid"):
+        with pytest.raises(StorageError, match=r"/out: the complete new run in .*/out\.new cannot take its place: Inv"):
             work(run, 4)
     monkeypatch.undo()
     assert read_run(tmp_path / "out")["config"] == {"n_clusters": 3}
-    assert do_job(tmp_path / "out", k=4)["summary"] == {"rows": 2}
+    with open_job(tmp_path / "out", k=4, overwrite=True) as run:
+        assert run.state == "complete"
     assert read_run(tmp_path / "out")["config"] == {"n_clusters": 4}
+    assert verify_run(tmp_path / "out") == []
+
+
+def test_no_heartbeat_while_the_name_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would make the directory again that is just being renamed."""
+    do_job(tmp_path / "out", k=3)
+    real = Storage.move
+    with open_job(tmp_path / "out", k=4, overwrite=True) as run:
+        threads = [lease._thread for lease in run._leases]
+
+        def move(self: Storage, source: str, target: str) -> None:
+            assert not any(thread.is_alive() for thread in threads)
+            real(self, source, target)
+
+        monkeypatch.setattr(Storage, "move", move)
+        assert len([thread for thread in threads if thread.is_alive()]) == 2
+        work(run, 4)
+    assert os.listdir(tmp_path) == ["out"]
 
 
 def test_run_directory_cannot_be_made(tmp_path: Path) -> None:

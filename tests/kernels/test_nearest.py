@@ -208,5 +208,17 @@ def test_rows_of_another_kind_are_refused(rows: np.ndarray, found: str) -> None:
         assign_nearest(rows, packed)
 
 
+@pytest.mark.parametrize("centers", [np.empty((0, 3)), np.empty((3, 0)), np.ones((2, 2), np.int64), np.ones(3)])
+def test_centers_of_another_kind_are_refused(centers: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="centers .* is needed"):
+        pack_centers(centers)
+
+
+def test_centers_of_any_layout_are_packed_alike() -> None:
+    _, centers = random_case(0, 6, 9, "float32")
+    for layout in (np.asfortranarray(centers), np.repeat(centers, 2, axis=1)[:, ::2]):
+        assert pack_centers(layout).panels.tobytes() == pack_centers(centers).panels.tobytes()
+
+
 def test_fma_flag_is_known() -> None:
     assert has_fma() in (True, False)
