@@ -62,6 +62,7 @@ class LloydStep:
     far_rows: int
 
     def __call__(self, block: Block, value: LloydValue, context: StepContext) -> LloydStats:
+        """Assign the rows of a block and sum."""
         # The old labels first: should they be lost, finding them again must not push out the new ones.
         old = None if value.previous is None else nearest_labels(block, value.previous, context)
         labels = nearest_labels(block, value.centers, context)
@@ -87,9 +88,7 @@ def _totals(block: Block, labels: npt.NDArray[np.int32], value: LloydValue) -> C
     return out
 
 
-def _changes(
-    block: Block, old: npt.NDArray[np.int32], new: npt.NDArray[np.int32], value: LloydValue
-) -> ClusterSums:
+def _changes(block: Block, old: npt.NDArray[np.int32], new: npt.NDArray[np.int32], value: LloydValue) -> ClusterSums:
     moved = np.flatnonzero(old != new)
     touched = np.unique(np.concatenate([old[moved], new[moved]])).astype(np.int64)
     slot = np.zeros(len(value.centers), np.int32)
@@ -209,9 +208,7 @@ def _iterate(
     )
     gain = state.inertia - entry.inertia
     finished = reassigned == 0 and (
-        stats.moved == 0
-        or entry.shift <= threshold
-        or (state.iteration > 0 and gain < config.rtol * state.inertia)
+        stats.moved == 0 or entry.shift <= threshold or (state.iteration > 0 and gain < config.rtol * state.inertia)
     )
     engine.options.emit(IterationEnded(stage="lloyd", **vars(entry)))
     new_state = LloydState(new, entry.iteration, (*state.history, entry), finished, state.centers, empty)

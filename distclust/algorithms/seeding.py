@@ -108,6 +108,7 @@ class CandidateStep:
     """Distances to the nearest candidate, summed."""
 
     def __call__(self, block: Block, value: CandidateValue, context: StepContext) -> CandidateStats:
+        """Measure a block."""
         labels = _nearest_candidate(block, value, context)
         sqdist = row_sqdist(block.x, value.candidates.rows, labels)
         potential = FixedPair.zeros(1, value.scale)
@@ -130,6 +131,7 @@ class RoundStep:
     limit: int
 
     def __call__(self, block: Block, value: CandidateValue, context: StepContext) -> KeyedRows:
+        """Draw rows of a block."""
         sqdist = row_sqdist(block.x, value.candidates.rows, _nearest_candidate(block, value, context))
         chance = sqdist * self.factor if block.weights is None else sqdist * block.weights * self.factor
         drawn = np.flatnonzero(uniform(self.seed, self.stage, block.row_ids) < chance)

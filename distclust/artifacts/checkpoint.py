@@ -144,7 +144,8 @@ class Checkpoints:
         if found.get("format") != _FORMAT:
             raise UsageError(
                 f"checkpoints of format {found.get('format')!r}; this distclust reads {_FORMAT}.",
-                where=self._storage.where(path), do="Resume with the version that began the run, or start it again.",
+                where=self._storage.where(path),
+                do="Resume with the version that began the run, or start it again.",
             )
         return list(found["steps"])
 

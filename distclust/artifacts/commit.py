@@ -97,7 +97,8 @@ def commit_file(
     first = read_commit(storage, group, index)
     if first is None:
         raise StorageError(
-            "a commit was taken by another writer and then vanished.", where=storage.where(commit_path(group, index)),
+            "a commit was taken by another writer and then vanished.",
+            where=storage.where(commit_path(group, index)),
             do="Leave the run directory alone while a run works in it.",
         )
     # Without an exclusive create a late writer may still replace the commit: then no file may go.

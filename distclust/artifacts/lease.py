@@ -116,7 +116,8 @@ class Lease:
         if self._lost:
             raise UsageError(
                 f"another process took over this run directory: {self._lost}.",
-                where=self._storage.where(), do="Let it finish, or stop it and run again.",
+                where=self._storage.where(),
+                do="Let it finish, or stop it and run again.",
             )
 
     def pause(self) -> None:
@@ -172,8 +173,13 @@ def acquire(storage: Storage, token: str | None = None) -> Lease:
     """
     now = time.time()
     owner = Owner(
-        token or secrets.token_hex(8), socket.gethostname(), _process_space(), os.getpid(),
-        process_start(os.getpid()) or "", now, now,
+        token or secrets.token_hex(8),
+        socket.gethostname(),
+        _process_space(),
+        os.getpid(),
+        process_start(os.getpid()) or "",
+        now,
+        now,
     )
     data = encode(asdict(owner))
     with storage.lock(_LOCK):

@@ -148,7 +148,8 @@ def load_model(place: Storage | str | Path) -> Model:
     if found.get("format_version") != _FORMAT:
         raise UsageError(
             f"format version {found.get('format_version')!r}; this distclust reads {_FORMAT}.",
-            where=where, do="Use the version of distclust that wrote it, or a newer one.",
+            where=where,
+            do="Use the version of distclust that wrote it, or a newer one.",
         )
     _check_kind(found["kind"], where)
     data = _read_centers(storage)
@@ -183,7 +184,8 @@ def _model_directory(storage: Storage) -> Storage:
             "the run has no model yet: it is not complete.", where=storage.where(), do="Resume it, or wait for its end."
         )
     raise UsageError(
-        f"there is no model: neither {MODEL}/{_DESCRIPTION} nor {_DESCRIPTION}.", where=storage.where(),
+        f"there is no model: neither {MODEL}/{_DESCRIPTION} nor {_DESCRIPTION}.",
+        where=storage.where(),
         do="Name the run directory of a finished fit, or its model directory.",
     )
 
@@ -198,7 +200,8 @@ def _check_kind(kind: str, where: str) -> None:
     if int(match[2]) > KINDS[name]:
         raise UsageError(
             f"the model is of kind {kind!r}; this distclust reads {name} up to version {KINDS[name]}.",
-            where=where, do="Use the version of distclust that wrote it, or a newer one.",
+            where=where,
+            do="Use the version of distclust that wrote it, or a newer one.",
         )
 
 
@@ -210,13 +213,15 @@ def _to_parquet(
 ) -> bytes:
     k, d = centers.shape
     element = pa.field("element", pa.from_numpy_dtype(centers.dtype), nullable=False)
-    schema = pa.schema([
-        pa.field("cluster", pa.int32(), nullable=False),
-        pa.field("size", pa.int64(), nullable=False),
-        pa.field("inertia", pa.float64(), nullable=False),
-        pa.field("parent", pa.int32()),
-        pa.field("vector", pa.list_(element, d), nullable=False),
-    ])
+    schema = pa.schema(
+        [
+            pa.field("cluster", pa.int32(), nullable=False),
+            pa.field("size", pa.int64(), nullable=False),
+            pa.field("inertia", pa.float64(), nullable=False),
+            pa.field("parent", pa.int32()),
+            pa.field("vector", pa.list_(element, d), nullable=False),
+        ]
+    )
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(centers.reshape(-1)), type=schema.field("vector").type)
     columns = [
         pa.array(np.arange(k, dtype=np.int32)),

@@ -51,7 +51,8 @@ def claim(new: Storage) -> None:
     if foreign:
         raise UsageError(
             f"the new run would be built here, but the directory holds {foreign[0]}.",
-            where=new.where(), do="Move it away, or choose another output.",
+            where=new.where(),
+            do="Move it away, or choose another output.",
         )
     new.put(_SUCCESSOR, b"")
 
@@ -123,7 +124,8 @@ def _rename(final: Storage, new: Storage) -> None:
         reason = error.message if isinstance(error, StorageError) else f"{error.strerror or error}."
         raise StorageError(
             f"the complete new run in {new.where()} cannot take its place: {reason}",
-            where=final.where(), do="Move it there yourself, or run the same command again.",
+            where=final.where(),
+            do="Move it there yourself, or run the same command again.",
         ) from error
     _remove_traces(final)
 

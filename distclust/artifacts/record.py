@@ -103,7 +103,8 @@ def _read(storage: Storage, name: str) -> dict[str, Any]:
     if found.get("format_version") != FORMAT:
         raise UsageError(
             f"format version {found.get('format_version')!r}; this distclust reads {FORMAT}.",
-            where=storage.where(name), do="Use the version of distclust that wrote it, or a newer one.",
+            where=storage.where(name),
+            do="Use the version of distclust that wrote it, or a newer one.",
         )
     return found
 

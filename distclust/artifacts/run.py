@@ -145,7 +145,8 @@ class RunDirectory:
             raise UsageError("there is no unfinished run to resume.", where=where, do="Run without resume.")
         if resume is False and self.state == "resumed":
             raise UsageError(
-                "there is an unfinished run, and resume is off.", where=where,
+                "there is an unfinished run, and resume is off.",
+                where=where,
                 do="Resume it, pass --overwrite (overwrite=True), or choose another output.",
             )
         if self.state == "new":
@@ -307,7 +308,8 @@ def _look(storage: Storage, wanted: dict[str, Any]) -> tuple[State, dict[str, An
             names = ", ".join(foreign[:_SHOWN_NAMES]) + (", ..." if len(foreign) > _SHOWN_NAMES else "")
             raise UsageError(
                 f"the directory is no run of distclust and not empty: it holds {names}.",
-                where=storage.where(), do="Choose an empty or a new directory.",
+                where=storage.where(),
+                do="Choose an empty or a new directory.",
             ) from None
         return "new", wanted
     complete = storage.exists(MANIFEST)
@@ -335,7 +337,8 @@ def _survey(storage: Storage) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             if stat is None or stat.size != commit.bytes:
                 state = "is missing" if stat is None else f"has {stat.size} bytes, {commit.bytes} were written"
                 raise StorageError(
-                    f"a committed file {state}.", where=storage.where(commit.file),
+                    f"a committed file {state}.",
+                    where=storage.where(commit.file),
                     do=f"Remove {storage.where(f'commits/{group}/{commit.index:05d}.json')} and resume the run.",
                 )
             digests[commit.file] = commit.digest

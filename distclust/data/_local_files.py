@@ -77,7 +77,7 @@ class LocalFiles:
         with os.fdopen(handle, "ab", buffering=0) as file:
             view = memoryview(data)
             while view:
-                view = view[file.write(view) or 0:]
+                view = view[file.write(view) or 0 :]
 
     def open_input(self, path: str) -> IO[bytes]:
         return open(self.uri(path), "rb")

@@ -144,7 +144,7 @@ class RemoteFiles:
         """Return what is inside, by its path relative to the root."""
         selector = pafs.FileSelector(self._full(path), allow_not_found=True, recursive=recursive)
         infos = self._fs.get_file_info(selector)
-        return [(info.path[len(self._root):].strip("/"), info) for info in infos]
+        return [(info.path[len(self._root) :].strip("/"), info) for info in infos]
 
     def remove(self, path: str) -> None:
         self._fs.delete_file(self._full(path))

@@ -170,9 +170,7 @@ def _header(layout: Layout, n: int) -> bytes:
 
 
 def _shape(layout: Layout) -> dict[str, object]:
-    return {
-        "capacity": layout.capacity, "d": layout.width, "dtype": layout.dtype, "weighted": layout.weighted
-    }
+    return {"capacity": layout.capacity, "d": layout.width, "dtype": layout.dtype, "weighted": layout.weighted}
 
 
 def _fits(header: object, layout: Layout) -> bool:

@@ -88,8 +88,11 @@ def _check_extent(
     extent = float(np.maximum(np.abs(low), np.abs(high)).max(initial=0.0, where=np.isfinite(low)))
     limit = float(np.finfo(view.dtype).max)
     if extent > limit:
-        raise DataError(f"a value lies {extent:.3g} from the centre; {view.dtype} ends at {limit:.3g}.",
-                        where=ref.describe(), do="Scale the columns, or use precision='float64'.")
+        raise DataError(
+            f"a value lies {extent:.3g} from the centre; {view.dtype} ends at {limit:.3g}.",
+            where=ref.describe(),
+            do="Scale the columns, or use precision='float64'.",
+        )
 
 
 def _close_gaps(out: Rows, gaps: npt.NDArray[np.int64]) -> int:

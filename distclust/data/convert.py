@@ -54,9 +54,7 @@ def batch_vectors(batch: pa.RecordBatch, columns: Columns, width: int, reference
     values = vectors.flatten()
     if values.null_count:
         at = _first_null(values)
-        raise RowError(
-            at // width, f"value {at % width} of the vector in column {name!r} is null.", FILL_DO
-        )
+        raise RowError(at // width, f"value {at % width} of the vector in column {name!r} is null.", FILL_DO)
     return to_values(values.to_numpy(zero_copy_only=False).reshape(-1, width))
 
 

@@ -27,8 +27,13 @@ from distclust.data.survey import FileFacts, GroupFacts, SourceFile
 from distclust.errors import DataError, DistclustError, UsageError
 
 SUFFIXES: dict[str, Format] = {
-    ".parquet": "parquet", ".parq": "parquet", ".pq": "parquet",
-    ".arrow": "ipc", ".arrows": "ipc", ".ipc": "ipc", ".feather": "ipc",
+    ".parquet": "parquet",
+    ".parq": "parquet",
+    ".pq": "parquet",
+    ".arrow": "ipc",
+    ".arrows": "ipc",
+    ".ipc": "ipc",
+    ".feather": "ipc",
     ".npy": "npy",
 }
 # An IPC stream has no magic of its own; it begins with the continuation marker of its first message.
@@ -99,12 +104,11 @@ def file_format(file: FoundFile) -> Format | None:
             return known
     if file.asked_for:
         raise DataError(
-            "neither its name nor its first bytes say Parquet, Arrow IPC or npy.", where=file.uri,
+            "neither its name nor its first bytes say Parquet, Arrow IPC or npy.",
+            where=file.uri,
             do="Convert it, or leave it out.",
         )
     return None
-
-
 
 
 def _one_format(found: Sequence[FoundFile]) -> tuple[list[FoundFile], Format]:
@@ -116,19 +120,25 @@ def _one_format(found: Sequence[FoundFile]) -> tuple[list[FoundFile], Format]:
             files.append(file)
             kinds.append(kind)
     if not files:
-        raise DataError(f"no Parquet, Arrow IPC or npy file among {len(found)}.", where=found[0].uri,
-                        do="Known suffixes are " + ", ".join(SUFFIXES) + ".")
+        raise DataError(
+            f"no Parquet, Arrow IPC or npy file among {len(found)}.",
+            where=found[0].uri,
+            do="Known suffixes are " + ", ".join(SUFFIXES) + ".",
+        )
     for file, kind in zip(files, kinds, strict=True):
         if kind != kinds[0]:
             raise DataError(
                 f"the file is {_KINDS[kind]}, {sibling_name(files[0].uri, file.uri)} is {_KINDS[kinds[0]]}; "
-                "a dataset has one format.", where=file.uri, do="Choose files with a glob.",
+                "a dataset has one format.",
+                where=file.uri,
+                do="Choose files with a glob.",
             )
     return files, kinds[0]
 
 
 def _survey_all(files: Sequence[FoundFile], survey: Callable[[str], FileFacts]) -> list[FileFacts]:
     """Survey files in parallel; the first error in file order is raised."""
+
     def one(file: FoundFile) -> FileFacts:
         try:
             return survey(file.uri)
@@ -152,8 +162,11 @@ def _check_schema(uri: str, schema: pa.Schema, columns: Columns, first: str) -> 
         if columns.id is not None:
             require_column(schema, columns.id, uri, "id_column")
     except UsageError as exc:
-        raise DataError(f"{exc.message} {sibling_name(first, uri)} has it as it should be.", where=uri,
-                        do="Choose files with a glob.") from exc
+        raise DataError(
+            f"{exc.message} {sibling_name(first, uri)} has it as it should be.",
+            where=uri,
+            do="Choose files with a glob.",
+        ) from exc
 
 
 def _source_file(file: FoundFile, facts: FileFacts, columns: Columns, kind: Format) -> SourceFile:
@@ -169,8 +182,16 @@ def _check_widths(files: Sequence[SourceFile], facts: Sequence[FileFacts], colum
         for number, group in enumerate(one.groups):
             if not group.n_rows:
                 continue
-            ref = PartitionRef(0, file.uri, file.format, () if one.schema is None else (number,), 0, group.n_rows,
-                               offset, file.fingerprint)
+            ref = PartitionRef(
+                0,
+                file.uri,
+                file.format,
+                () if one.schema is None else (number,),
+                0,
+                group.n_rows,
+                offset,
+                file.fingerprint,
+            )
             if not reference:
                 reference = file.uri
                 width = first_length(ref, columns) if declared is None else declared

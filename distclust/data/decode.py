@@ -65,8 +65,11 @@ def read_batches(
         yield RawBatch(values, weights, start)
         start += len(values)
     if start != ref.n_rows:
-        raise DataError(f"{start} rows instead of the {ref.n_rows} that were planned.", where=ref.describe(),
-                        do="The file changed; start the run again.")
+        raise DataError(
+            f"{start} rows instead of the {ref.n_rows} that were planned.",
+            where=ref.describe(),
+            do="The file changed; start the run again.",
+        )
 
 
 def read_ids(ref: PartitionRef, columns: Columns) -> pa.Array:
@@ -129,8 +132,11 @@ def bad_row_error(ref: PartitionRef, position: int, found: int, values: npt.NDAr
         if values is not None and not np.isfinite(values).all():
             at = int(np.flatnonzero(~np.isfinite(values))[0])
             message = f"value {at} of the vector is {values[at]}."
-    return DataError(message, where=place(ref, position),
-                     do="Repair or remove the row, or drop such rows with on_bad_rows='drop' (--on-bad-rows drop).")
+    return DataError(
+        message,
+        where=place(ref, position),
+        do="Repair or remove the row, or drop such rows with on_bad_rows='drop' (--on-bad-rows drop).",
+    )
 
 
 def place(ref: PartitionRef, position: int) -> str:

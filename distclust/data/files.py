@@ -64,7 +64,7 @@ class Location:
 
     def uri(self, path: str) -> str:
         """Return the URI of a path of the same filesystem."""
-        return f"{self.root}{path[len(self.base):]}{self.query}"
+        return f"{self.root}{path[len(self.base) :]}{self.query}"
 
 
 def local_path(uri: str) -> str | None:
@@ -87,7 +87,7 @@ def locate(uri: str) -> Location:
     root = f"{parts.scheme}://{parts.netloc}"
     # Connections and their threads do not survive a fork, so each process has its own.
     filesystem, base = _filesystem(root, query, os.getpid())
-    rest = uri.removesuffix(query)[len(root):]
+    rest = uri.removesuffix(query)[len(root) :]
     return Location(filesystem, base + rest, root, base, query)
 
 
@@ -105,7 +105,8 @@ def _through_fsspec(root: str) -> tuple[pafs.FileSystem, str]:
         filesystem, base = import_module("fsspec.core").url_to_fs(f"{root}/")
     except (ImportError, ValueError) as exc:
         raise MissingExtraError(
-            f"nothing here opens this kind of address ({exc}).", where=root,
+            f"nothing here opens this kind of address ({exc}).",
+            where=root,
             do="Install fsspec and its package for this scheme (gcsfs, adlfs, ...).",
         ) from exc
     return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), str(base)
@@ -274,7 +275,7 @@ def _remote_matches(place: Location) -> Iterator[FoundFile]:
     n_plain = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     top, pattern = "/".join(parts[:n_plain]), parts[n_plain:]
     for info in _remote_listing(place, top):
-        inside = info.path[len(top):].strip("/").split("/")
+        inside = info.path[len(top) :].strip("/").split("/")
         # A pattern may match a directory above the file.
         depth = next((i for i in range(len(inside), 0, -1) if _matches(inside[:i], pattern)), 0)
         if depth:
@@ -283,7 +284,7 @@ def _remote_matches(place: Location) -> Iterator[FoundFile]:
 
 def _remote_listing(place: Location, top: str) -> Iterator[pafs.FileInfo]:
     for info in place.filesystem.get_file_info(pafs.FileSelector(top, recursive=True)):
-        inside = info.path[len(top):].strip("/").split("/")
+        inside = info.path[len(top) :].strip("/").split("/")
         if info.type == pafs.FileType.File and not any(_hidden(part) for part in inside):
             yield info
 

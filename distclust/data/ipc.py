@@ -36,16 +36,15 @@ def survey(uri: str, columns: Columns | None) -> FileFacts:
             return FileFacts(_reader(source).schema, ())
         schema = _reader(source).schema
         names = tuple(
-            name for name in (columns.vector, *columns.features, columns.weight)
+            name
+            for name in (columns.vector, *columns.features, columns.weight)
             if name is not None and schema.get_field_index(name) >= 0
         )
         groups = tuple(_facts(batch, columns) for _, batch in _batches(source, names or tuple(schema.names[:1]), None))
     return FileFacts(schema, groups)
 
 
-def record_batches(
-    ref: PartitionRef, names: tuple[str, ...], batch_rows: int
-) -> Generator[pa.RecordBatch, None, None]:
+def record_batches(ref: PartitionRef, names: tuple[str, ...], batch_rows: int) -> Generator[pa.RecordBatch, None, None]:
     """Yield the rows of a partition, columns ``names`` in that order, at most ``batch_rows`` at a time."""
     at, stop = 0, ref.start + ref.n_rows
     with reading(ref.uri, KIND), open_file(ref.uri) as source:

@@ -43,8 +43,11 @@ def survey(uri: str) -> FileFacts:
         (n, d), size = header.shape, source.size()
     needed = header.at + n * d * header.dtype.itemsize
     if size < needed:
-        raise DataError(f"not a readable npy file: it has {size} bytes, its header says {needed}.", where=uri,
-                        do="Write it again, or leave it out.")
+        raise DataError(
+            f"not a readable npy file: it has {size} bytes, its header says {needed}.",
+            where=uri,
+            do="Write it again, or leave it out.",
+        )
     return FileFacts(None, (GroupFacts(n),), header.dtype.newbyteorder("=").name, d)
 
 
@@ -84,8 +87,11 @@ def _header(uri: str, source: pa.NativeFile) -> Header:
     except ValueError as exc:
         raise pa.ArrowInvalid(str(exc)) from exc
     if len(shape) != 2:
-        raise DataError(f"the array has {len(shape)} dimensions, 2 are needed: rows and columns.", where=uri,
-                        do="Save it with array.reshape(n_rows, -1).")
+        raise DataError(
+            f"the array has {len(shape)} dimensions, 2 are needed: rows and columns.",
+            where=uri,
+            do="Save it with array.reshape(n_rows, -1).",
+        )
     if dtype.newbyteorder("=").name not in VALUE_TYPES:
         raise DataError(f"the array has type {dtype}; {ALLOWED}.", where=uri, do="Save array.astype('float32').")
     return Header((shape[0], shape[1]), dtype, by_columns, source.tell())

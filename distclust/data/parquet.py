@@ -49,9 +49,7 @@ def survey(uri: str, columns: Columns | None) -> FileFacts:
     return FileFacts(schema, groups)
 
 
-def record_batches(
-    ref: PartitionRef, names: tuple[str, ...], batch_rows: int
-) -> Generator[pa.RecordBatch, None, None]:
+def record_batches(ref: PartitionRef, names: tuple[str, ...], batch_rows: int) -> Generator[pa.RecordBatch, None, None]:
     """Yield the rows of a partition, columns ``names`` in that order, at most ``batch_rows`` at a time.
 
     A row group larger than a partition is read by several partitions one after the other. pyarrow cannot enter
@@ -159,8 +157,11 @@ def _open(uri: str, groups: list[int] | None = None) -> pq.ParquetFile:
 
 
 def _checked(
-    source: str | pa.NativeFile, metadata: pq.FileMetaData | None = None, *,
-    pre_buffer: bool = False, buffer_size: int = 0,
+    source: str | pa.NativeFile,
+    metadata: pq.FileMetaData | None = None,
+    *,
+    pre_buffer: bool = False,
+    buffer_size: int = 0,
 ) -> pq.ParquetFile:
     """Open a file so that pages which carry a checksum are verified; without one damage may pass as other numbers."""
     return pq.ParquetFile(

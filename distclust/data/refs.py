@@ -63,8 +63,11 @@ class PartitionRef:
 
     def describe(self) -> str:
         """Name the place for an error message: file, row groups, rows."""
-        groups = f", row groups {self.groups[0]}-{self.groups[-1]}" if len(self.groups) > 1 else (
-            f", row group {self.groups[0]}" if self.groups else "")
+        groups = (
+            f", row groups {self.groups[0]}-{self.groups[-1]}"
+            if len(self.groups) > 1
+            else (f", row group {self.groups[0]}" if self.groups else "")
+        )
         return f"{self.uri}{groups}"
 
 

@@ -124,7 +124,8 @@ def check_columns(schema: pa.Schema, columns: Columns, where: str) -> None:
         if element_type(kind) is None and value_type(kind) is None:
             raise UsageError(
                 f"column {columns.vector!r} has type {kind}, which is neither a list of numbers nor a number; "
-                f"{ALLOWED}.", where=where,
+                f"{ALLOWED}.",
+                where=where,
             )
     plain = [("columns", name) for name in columns.features]
     if columns.weight is not None:
@@ -142,8 +143,9 @@ def require_column(schema: pa.Schema, name: str, where: str, what: str) -> pa.Da
         return schema.field(found[0]).type
     if found:
         raise UsageError(f"{what} {name!r} occurs {len(found)} times.", where=where, do="Rename the others.")
-    raise UsageError(f"no column {name!r}, columns are {_list(schema.names)}.", where=where,
-                     do=nearest_name(name, schema.names))
+    raise UsageError(
+        f"no column {name!r}, columns are {_list(schema.names)}.", where=where, do=nearest_name(name, schema.names)
+    )
 
 
 def _only_list_column(schema: pa.Schema, taken: set[str | None], where: str) -> str:
@@ -153,17 +155,20 @@ def _only_list_column(schema: pa.Schema, taken: set[str | None], where: str) -> 
         return lists[0]
     if lists:
         raise UsageError(
-            f"several columns hold lists of numbers: {_list(lists)}.", where=where,
+            f"several columns hold lists of numbers: {_list(lists)}.",
+            where=where,
             do="Choose one with column (--column).",
         )
     plain = [field.name for field in free if value_type(field.type) is not None]
     if plain:
         raise UsageError(
-            f"no column holds lists of numbers; plain numeric columns are {_list(plain)}.", where=where,
+            f"no column holds lists of numbers; plain numeric columns are {_list(plain)}.",
+            where=where,
             do="Choose with column (--column) for one, columns (--columns) for several that together are the vector.",
         )
     raise DataError(
-        f"no column is numeric; found are {_list([f'{field.name} ({field.type})' for field in schema])}.", where=where,
+        f"no column is numeric; found are {_list([f'{field.name} ({field.type})' for field in schema])}.",
+        where=where,
         do=f"Vectors are lists of numbers or numeric columns; {ALLOWED}.",
     )
 

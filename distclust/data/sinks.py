@@ -42,11 +42,13 @@ def labels_table(
     pyarrow.Table
         Columns ``id_name``, ``cluster`` (int32) and ``distance``; null in both for rows that were dropped as bad.
     """
-    return pa.table({
-        id_name: ids,
-        "cluster": _in_order(ref.n_rows, positions, labels.astype(np.int32, copy=False)),
-        "distance": _in_order(ref.n_rows, positions, distances),
-    })
+    return pa.table(
+        {
+            id_name: ids,
+            "cluster": _in_order(ref.n_rows, positions, labels.astype(np.int32, copy=False)),
+            "distance": _in_order(ref.n_rows, positions, distances),
+        }
+    )
 
 
 def encode_parquet(table: pa.Table) -> bytes:

@@ -175,8 +175,10 @@ def open_source(
 def _open_array(values: npt.NDArray[Any], weights: npt.ArrayLike | None) -> Source:
     values = np.asarray(values)
     if values.ndim != 2:
-        raise UsageError(f"the array has {values.ndim} dimension(s), 2 are needed: rows and columns.",
-                         do="Use array.reshape(n_rows, -1).")
+        raise UsageError(
+            f"the array has {values.ndim} dimension(s), 2 are needed: rows and columns.",
+            do="Use array.reshape(n_rows, -1).",
+        )
     if values.dtype.newbyteorder("=").name not in VALUE_TYPES:
         raise UsageError(f"the array has type {values.dtype}; {ALLOWED}.", do="Use array.astype('float32').")
     if not values.size:
@@ -190,9 +192,7 @@ def _open_table(table: pa.Table, choice: ColumnChoice, weights: npt.ArrayLike | 
     columns = choose_columns(table.schema, choice, "table")
     if not table.num_rows:
         raise DataError("the table has no rows.")
-    used = list(dict.fromkeys(
-        name for name in (columns.vector, *columns.features, columns.weight) if name is not None
-    ))
+    used = list(dict.fromkeys(name for name in (columns.vector, *columns.features, columns.weight) if name is not None))
     values: list[npt.NDArray[Any]] = []
     found: list[npt.NDArray[np.float64]] = []
     row = 0

@@ -101,7 +101,8 @@ class Storage:
         above = self._files.above()
         if above is None:
             raise UsageError(
-                "this is the top of its filesystem; a directory inside it is needed.", where=self.where(),
+                "this is the top of its filesystem; a directory inside it is needed.",
+                where=self.where(),
                 do="Choose an output one level below.",
             )
         return open_storage(above[0]), above[1]

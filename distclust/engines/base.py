@@ -107,8 +107,11 @@ class BaseEngine(ABC):
             with self.share(value) as shared:
                 self._run(job, shared)
         elif value.released:
-            raise UsageError("The shared value was released before this use.", where=f"stage {label!r}",
-                             do="Use it inside its `with` block.")
+            raise UsageError(
+                "The shared value was released before this use.",
+                where=f"stage {label!r}",
+                do="Use it inside its `with` block.",
+            )
         else:
             self._run(job, value)
         return job

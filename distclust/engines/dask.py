@@ -169,8 +169,16 @@ class DaskEngine(BaseEngine):
             key = f"{name}-{number}-{attempt}"
             home = [self._slots[number * len(self._slots) // len(job.tasks)]] if attempt == 0 else None
             future = self._client.submit(
-                run_on_worker, job.tasks[number], shared.token, shared.carrier, attempt, name,
-                key=key, workers=home, allow_other_workers=home is not None, pure=False,
+                run_on_worker,
+                job.tasks[number],
+                shared.token,
+                shared.carrier,
+                attempt,
+                name,
+                key=key,
+                workers=home,
+                allow_other_workers=home is not None,
+                pure=False,
             )
             running[key] = number, future
             future.add_done_callback(lambda _: ended.put(key))
@@ -259,8 +267,10 @@ class DaskEngine(BaseEngine):
             if threads:
                 return threads
             time.sleep(POLL_SECONDS)
-        raise EngineLostError(f"The Dask scheduler at {self._address} has had no workers for {WORKER_SECONDS} seconds.",
-                              do="Start workers with `dask worker`.")
+        raise EngineLostError(
+            f"The Dask scheduler at {self._address} has had no workers for {WORKER_SECONDS} seconds.",
+            do="Start workers with `dask worker`.",
+        )
 
     def _check_connection(self) -> None:
         if self._client.status != "running":

@@ -46,8 +46,11 @@ def stage_dask(frame: Any, directory: str, client: Client | None = None) -> list
         The directory cannot be written.
     """
     if getattr(frame, "ndim", None) != 2:
-        raise UsageError(f"A Dask {type(frame).__name__} has no rows of vectors; allowed are a data frame and an array "
-                         "of two dimensions.", do="Convert it with dask.array or dask.dataframe.")
+        raise UsageError(
+            f"A Dask {type(frame).__name__} has no rows of vectors; allowed are a data frame and an array "
+            "of two dimensions.",
+            do="Convert it with dask.array or dask.dataframe.",
+        )
     is_array = hasattr(frame, "rechunk")
     pieces = frame.rechunk({1: -1}).to_delayed().ravel() if is_array else frame.to_delayed()
     storage = open_storage(directory)

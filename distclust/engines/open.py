@@ -78,8 +78,9 @@ def _open_word(spec: str, options: EngineOptions) -> Engine:
         return _late("dask", "distributed").DaskEngine.open(spec, options)
     if _SPARK.fullmatch(spec):
         return _late("spark", "pyspark").SparkEngine.open(spec, options)
-    raise UsageError(f"Unknown engine {spec!r}; allowed are {', '.join(map(repr, _WORDS))}.",
-                     do=nearest_name(spec, _WORDS))
+    raise UsageError(
+        f"Unknown engine {spec!r}; allowed are {', '.join(map(repr, _WORDS))}.", do=nearest_name(spec, _WORDS)
+    )
 
 
 def _late(engine: str, package: str) -> Any:

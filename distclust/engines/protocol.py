@@ -163,6 +163,16 @@ def slices(n_items: int, n_slices: int) -> Iterator[tuple[int, int]]:
 
 
 __all__ = [
-    "Block", "CancelToken", "Engine", "EngineInfo", "EngineOptions", "Merge", "Pinned", "RawRows", "Shared", "Step",
-    "StepContext", "slices",
+    "Block",
+    "CancelToken",
+    "Engine",
+    "EngineInfo",
+    "EngineOptions",
+    "Merge",
+    "Pinned",
+    "RawRows",
+    "Shared",
+    "Step",
+    "StepContext",
+    "slices",
 ]

@@ -36,6 +36,7 @@ from distclust.engines.spark_worker import (
     TaskRunner,
     accept_reports,
     freeze,
+    leave_node,
     make_orders,
     take_abort,
 )
@@ -305,14 +306,18 @@ class SparkEngine(BaseEngine):
         return self.info.slots != first
 
     def _close(self) -> None:
-        if not (self._session.owned and self._session.same_machine) and self._session.alive:
+        our_processes = self._session.owned and self._session.same_machine
+        if not our_processes and self._session.alive:
             rows = [b""] * self.info.slots
             closer = CacheCloser(self.options.node)
             with suppress(*SPARK_ERRORS):
                 self._submit(_new_name(), "close caches", rows, closer, _deadline(CLOSE_SECONDS))
         self._release()
         self._session.stop()
-        node_cache(self.options.node).close()
+        if our_processes:
+            leave_node(self.options.node)
+        else:
+            node_cache(self.options.node).close()
 
     def _release(self) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)

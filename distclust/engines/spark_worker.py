@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,16 @@ from pyspark.accumulators import Accumulator, AccumulatorParam
 
 from distclust.data.cache import node_cache
 from distclust.data.node import NodeConfig
+from distclust.data.scratch import scratch_root, sweep
 from distclust.engines.code import code_version
 from distclust.engines.job import Job
 from distclust.engines.spark_failures import Abort
 from distclust.engines.task import Failure, Task, TaskOutcome, run_task
 from distclust.errors import UsageError
+
+
+LEAVE_SECONDS = 5.0
+"""How long to wait for other processes to give up their share in a run's scratch."""
 
 
 class Frozen(NamedTuple):
@@ -184,7 +190,7 @@ class TaskRunner:
 
 
 class CacheCloser:
-    """Close the node cache of a run on a worker."""
+    """Close the node cache of a run in a worker process, and see that its scratch goes."""
 
     def __init__(self, node: NodeConfig) -> None:
         self._node = node
@@ -192,8 +198,21 @@ class CacheCloser:
     def __call__(self, rows: Iterable[bytes]) -> Iterator[bytes]:
         """Do it once, whatever the rows."""
         list(rows)
-        node_cache(self._node).close()
+        leave_node(self._node)
         yield b""
+
+
+def leave_node(node: NodeConfig) -> None:
+    """Close this process's node cache; wait a little for the other processes of the run, the last of which may be dying.
+
+    A cancelled task goes on for two seconds before Spark kills its process, which then cannot clean up any more.
+    """
+    node_cache(node).close()
+    root = scratch_root(node.scratch)
+    end = time.monotonic() + LEAVE_SECONDS
+    while not node.keep and (root / node.token).exists() and time.monotonic() < end:
+        sweep(root)
+        time.sleep(0.05)
 
 
 _loaded: tuple[Frozen | None, Any] = (None, None)

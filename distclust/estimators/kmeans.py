@@ -179,9 +179,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
                     f"init has {config.init.shape[1]} columns, the rows have {data.width}; they must be equal."
                 )
             if data.moments.n_rows < config.n_clusters:
-                raise UsageError(
-                    f"n_samples={data.moments.n_rows} should be >= n_clusters={config.n_clusters}."
-                )
+                raise UsageError(f"n_samples={data.moments.n_rows} should be >= n_clusters={config.n_clusters}.")
             result = fit_kmeans(engine, data, config)
             self.labels_ = predict(engine, data.pinned, result.centers)
             self.inertia_ = assign(engine, data, result.centers).inertia.total()
@@ -294,9 +292,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             raise UsageError("column, columns, id_column and weight_column are for datasets, not for arrays.")
         X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C", accept_large_sparse=False)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(
-                sample_weight, X, dtype=np.float64, ensure_non_negative=True
-            )
+            sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         return X, sample_weight
 
     def _remember(self, result: KMeansResult, offset: npt.NDArray[np.float64]) -> None:

@@ -53,6 +53,7 @@ class AssignStep:
     sink: Storage | None = None
 
     def __call__(self, block: Block, value: AssignValue, context: StepContext) -> AssignStats:
+        """Label a block."""
         labels = nearest_labels(block, value.centers, context)
         sqdist = row_sqdist(block.x, value.centers.rows, labels)
         k = len(value.centers)
@@ -134,6 +135,7 @@ class PredictStep:
     """Cluster of every row of a partition in input order, -1 for a row that was dropped."""
 
     def __call__(self, block: Block, centers: CenterSet, context: StepContext) -> npt.NDArray[np.int32]:
+        """Label a block."""
         labels = np.full(block.ref.n_rows, -1, np.int32)
         labels[block.positions] = nearest_labels(block, centers, context)
         return labels
@@ -146,6 +148,7 @@ class TransformStep:
     metric: Metric
 
     def __call__(self, block: Block, centers: CenterSet, context: StepContext) -> npt.NDArray[np.floating]:
+        """Measure a block."""
         sqdist = distance_table(block.x, centers.packed).astype(np.float64) + row_sqnorm(block.x)[:, None]
         np.maximum(sqdist, 0.0, out=sqdist)
         out = np.full((block.ref.n_rows, len(centers)), np.nan, block.x.dtype)

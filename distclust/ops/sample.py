@@ -19,6 +19,7 @@ class HashSampleStep:
     limit: int
 
     def __call__(self, block: Block, value: None, context: StepContext) -> KeyedRows:
+        """Take the first rows of a block."""
         ids = block.row_ids[: self.limit]
         weights = np.ones(len(ids)) if block.weights is None else block.weights[: self.limit]
         return KeyedRows(self.limit, hash_rows(ids), ids.copy(), block.x[: self.limit].copy(), weights.copy())
@@ -36,6 +37,7 @@ class DrawStep:
     stage: int
 
     def __call__(self, block: Block, value: None, context: StepContext) -> KeyedRows:
+        """Draw rows of a block."""
         keys = -np.log1p(-uniform(self.seed, self.stage, block.row_ids))
         if block.weights is None:
             return KeyedRows.select(self.limit, keys, block.row_ids, block.x, None)

@@ -30,9 +30,7 @@ def stage_memory(source: Source, directory: str | Path) -> Source:
     held = lookup(source.files[0].uri)
     values = np.ascontiguousarray(held.values)
     width = values.shape[1]
-    columns: dict[str, pa.Array] = {
-        VECTOR: pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), width)
-    }
+    columns: dict[str, pa.Array] = {VECTOR: pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), width)}
     if held.weights is not None:
         columns[WEIGHT] = pa.array(held.weights)
     if held.ids is not None:

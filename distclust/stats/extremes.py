@@ -98,9 +98,7 @@ class KeyedRows:
         )
 
     @classmethod
-    def by_hash(
-        cls, limit: int, row_ids: Ints, rows: npt.NDArray[Any], weights: Floats | None
-    ) -> KeyedRows:
+    def by_hash(cls, limit: int, row_ids: Ints, rows: npt.NDArray[Any], weights: Floats | None) -> KeyedRows:
         """Build with the row hash as key: the hash-prefix sample."""
         return cls.select(limit, hash_rows(row_ids), row_ids, rows, weights)
 
@@ -120,6 +118,4 @@ class KeyedRows:
     def in_id_order(self) -> KeyedRows:
         """Return the same rows ordered by row id."""
         order = np.argsort(self.row_ids, kind="stable")
-        return KeyedRows(
-            self.limit, self.keys[order], self.row_ids[order], self.rows[order], self.weights[order]
-        )
+        return KeyedRows(self.limit, self.keys[order], self.row_ids[order], self.rows[order], self.weights[order])

@@ -38,9 +38,7 @@ def run_kmeans(job: KMeansJob, session: Session | None = None) -> JobOutcome:
             precision=job.precision,
             on_bad_rows=job.on_bad_rows,
         )
-        result = fit_kmeans(
-            bench.engine, data, job.algorithm(), bench.run, checkpoint_seconds=job.checkpoint_seconds
-        )
+        result = fit_kmeans(bench.engine, data, job.algorithm(), bench.run, checkpoint_seconds=job.checkpoint_seconds)
         stats = bench.label(data, result.centers)
         with bench.clock.stage("write", bench.emit):
             model = _save(job, bench, data, result, stats)
@@ -53,9 +51,7 @@ def run_kmeans(job: KMeansJob, session: Session | None = None) -> JobOutcome:
         return summary, {"centers": model.vectors_digest, "labels": f"{stats.labels_digest:016x}"}
 
     source = source_of(job, job.weight_column)
-    return run_job(
-        job, session or Session(), source, work, kind=MODEL_KIND, config=job.what(), seed=job.seed
-    )
+    return run_job(job, session or Session(), source, work, kind=MODEL_KIND, config=job.what(), seed=job.seed)
 
 
 def _save(job: KMeansJob, bench: Bench, data: PreparedData, result: KMeansResult, stats: AssignStats) -> Model:

@@ -19,7 +19,9 @@ from distclust.testing.hostile import HostileEngine
 from tests.algorithms.rows import prepared, random_sizes
 
 
-def fit_bits(engine: Engine, X: np.ndarray, sizes: list[int] | None, config: KMeansConfig, **how: Any) -> tuple[Any, ...]:
+def fit_bits(
+    engine: Engine, X: np.ndarray, sizes: list[int] | None, config: KMeansConfig, **how: Any
+) -> tuple[Any, ...]:
     """Return everything that must be equal."""
     with prepared(engine, X, sizes, metric=config.metric, **how) as data:
         result = fit_kmeans(engine, data, config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,12 @@ def s3_bucket() -> Iterator[str]:
     yield f"s3://{bucket}/{{}}{query}"
     patch.undo()
     server.stop()
+
+
+@pytest.fixture
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes that need not outlast a power cut."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 @pytest.fixture

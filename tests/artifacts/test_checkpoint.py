@@ -14,6 +14,8 @@ from distclust.artifacts.checkpoint import Checkpoints
 from distclust.data.storage import Storage, open_storage
 from distclust.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 
 def saved(storage: Storage, *steps: int) -> Checkpoints:
     checkpoints = Checkpoints(storage, "kmeans")

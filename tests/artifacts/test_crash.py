@@ -27,6 +27,8 @@ from distclust.data.storage import open_storage
 from distclust.errors import StorageError
 from tests.artifacts.small_job import do_job, results
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 MOMENTS = ["before", "amid"]
 METHODS = ("create", "append", "remove", "remove_tree", "move")
 DIVISIBLE = ("append", "remove_tree")
@@ -101,7 +103,6 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, quick_
     """Storage with renames of directories, and without. Leases of the dead are recognised as such."""
     monkeypatch.setattr(Lease, "_beat", lambda self: None)
     monkeypatch.setattr(Owner, "is_dead", lambda self, now: True)
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
     return str(request.param)
 
 
@@ -178,7 +179,6 @@ def test_death_at_any_write_of_the_second_attempt(moment: str, tmp_path: Path, m
     """The first attempt died between the two renames; the second one dies, too, wherever it can."""
     monkeypatch.setattr(Lease, "_beat", lambda self: None)
     monkeypatch.setattr(Owner, "is_dead", lambda self, now: True)
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
     n, survived = 0, False
     while not survived:
         n += 1
@@ -261,7 +261,6 @@ class DeathBetweenRenames(Reaper):
 def test_disk_full_at_any_write_then_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error instead of a death: handlers run, the lease is given back, the message says what to do."""
     monkeypatch.setattr(Lease, "_beat", lambda self: None)
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
     expected = results(do_job(tmp_path / "whole"))
     n, survived, messages = 0, False, []
     while not survived:

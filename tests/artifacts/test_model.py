@@ -18,6 +18,8 @@ from distclust.data.storage import Storage, open_storage
 from distclust.errors import StorageError, UsageError
 from tests.artifacts.small_job import do_job, open_job
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 RNG = np.random.default_rng(5)
 
 
@@ -98,11 +100,14 @@ def test_shapes_must_fit(tmp_path: Path) -> None:
     assert storage.list() == []
 
 
-@pytest.mark.parametrize(("kind", "words"), [
-    ("kmean/1", "Unknown kind of model 'kmean'; allowed are 'kmeans'. Did you mean 'kmeans'?"),
-    ("kmeans/2", "the model is of kind 'kmeans/2'; this distclust reads kmeans up to version 1"),
-    ("kmeans", "the kind of model 'kmeans' is not written as a name and a version (kmeans/1)"),
-])
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("kmean/1", "Unknown kind of model 'kmean'; allowed are 'kmeans'. Did you mean 'kmeans'?"),
+        ("kmeans/2", "the model is of kind 'kmeans/2'; this distclust reads kmeans up to version 1"),
+        ("kmeans", "the kind of model 'kmeans' is not written as a name and a version (kmeans/1)"),
+    ],
+)
 def test_unknown_kind(tmp_path: Path, kind: str, words: str) -> None:
     storage = open_storage(tmp_path)
     with pytest.raises(UsageError, match="kind"):
@@ -124,11 +129,14 @@ def test_newer_format(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize(("damage", "words"), [
-    (lambda data: data[:-1], "is not the file that model.json describes"),
-    (lambda data: data[:200] + bytes([data[200] ^ 1]) + data[201:], "is not the file that model.json describes"),
-    (None, "is missing"),
-])
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda data: data[:-1], "is not the file that model.json describes"),
+        (lambda data: data[:200] + bytes([data[200] ^ 1]) + data[201:], "is not the file that model.json describes"),
+        (None, "is missing"),
+    ],
+)
 def test_damaged_centers(tmp_path: Path, damage: Any, words: str) -> None:
     storage = open_storage(tmp_path)
     save(storage)

@@ -19,6 +19,8 @@ from distclust.data.storage import Storage, open_storage
 from distclust.errors import StorageError, UsageError
 from tests.artifacts.small_job import INPUTS, STEPS, do_job, open_job, results, work
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -26,7 +28,13 @@ def test_whole_run(place: str) -> None:
     manifest = do_job(place, how={"memory": "2G"})
     assert verify_run(place) == []
     assert open_storage(place).entries() == [
-        "checkpoints/", "commits/", "events.jsonl", "labels/", "manifest.json", "model/", "run.json",
+        "checkpoints/",
+        "commits/",
+        "events.jsonl",
+        "labels/",
+        "manifest.json",
+        "model/",
+        "run.json",
     ]
     assert manifest == read_manifest(place)
     assert manifest["commits"] == {"labels": {"files": 2, "rows": 2, "bytes": 50}}
@@ -77,16 +85,19 @@ def other_files(*files: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("finished", [False, True])
-@pytest.mark.parametrize(("change", "words"), [
-    ({"k": 4}, "n_clusters: 3 there, 4 now"),
-    ({"seed": 8}, "seed: 7 there, 8 now"),
-    ({"kind": "assign/1"}, 'kind: "kmeans/1" there, "assign/1" now'),
-    ({"config": {"n_clusters": 3, "init": {"name": "x"}}}, 'init: nothing there, {"name":"x"} now'),
-    (other_files({"uri": "a.parquet", "size": 11}), "input a.parquet.size: 10 there, 11 now"),
-    (other_files(*INPUTS["files"], {"uri": "b"}), "input b is new"),
-    (other_files(), "input a.parquet is missing now"),
-    (other_files(*INPUTS["files"]), 'inputs.digest: "d1" there, "d2" now'),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"k": 4}, "n_clusters: 3 there, 4 now"),
+        ({"seed": 8}, "seed: 7 there, 8 now"),
+        ({"kind": "assign/1"}, 'kind: "kmeans/1" there, "assign/1" now'),
+        ({"config": {"n_clusters": 3, "init": {"name": "x"}}}, 'init: nothing there, {"name":"x"} now'),
+        (other_files({"uri": "a.parquet", "size": 11}), "input a.parquet.size: 10 there, 11 now"),
+        (other_files(*INPUTS["files"], {"uri": "b"}), "input b is new"),
+        (other_files(), "input a.parquet is missing now"),
+        (other_files(*INPUTS["files"]), 'inputs.digest: "d1" there, "d2" now'),
+    ],
+)
 def test_other_settings_are_refused(tmp_path: Path, finished: bool, change: dict[str, Any], words: str) -> None:
     if finished:
         do_job(tmp_path / "out")
@@ -215,7 +226,7 @@ def test_failed_run_gives_the_lease_back_and_reports_its_own_error(tmp_path: Pat
 
 def test_run_that_lost_its_lease_writes_no_more(tmp_path: Path) -> None:
     run = open_job(tmp_path / "out")
-    lease = (tmp_path / "out" / LEASE)
+    lease = tmp_path / "out" / LEASE
     data = lease.read_bytes()
     token = run._leases[0].token.encode()
     lease.write_bytes(data.replace(token, b"somebody"))
@@ -239,10 +250,13 @@ def test_files_of_lost_attempts_are_removed_at_the_end(place: str) -> None:
     assert verify_run(place) == []
 
 
-@pytest.mark.parametrize(("damage", "words"), [
-    (lambda storage, file: storage.remove(file), "a committed file is missing"),
-    (lambda storage, file: storage.put(file, b"12"), "a committed file has 2 bytes, 3 were written"),
-])
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda storage, file: storage.remove(file), "a committed file is missing"),
+        (lambda storage, file: storage.put(file, b"12"), "a committed file has 2 bytes, 3 were written"),
+    ],
+)
 def test_no_manifest_without_the_committed_files(tmp_path: Path, damage: Any, words: str) -> None:
     with open_job(tmp_path / "out") as run:
         commit = commit_file(run.storage, "labels", 0, "part-00000", ".parquet", b"abc", 1)

@@ -127,7 +127,9 @@ def test_stays_inside(storage: Storage) -> None:
             storage.read(path)
 
 
-@pytest.mark.parametrize("uri", ["/", "s3://bucket?region=us-east-1", "s3://bucket/?region=us-east-1", "fsspec+file:///"])
+@pytest.mark.parametrize(
+    "uri", ["/", "s3://bucket?region=us-east-1", "s3://bucket/?region=us-east-1", "fsspec+file:///"]
+)
 def test_top_of_a_filesystem_has_nothing_above(uri: str) -> None:
     with pytest.raises(UsageError, match="one level below"):
         open_storage(uri).split()
@@ -164,18 +166,24 @@ def test_endpoint_from_the_environment(s3_bucket: str, monkeypatch: pytest.Monke
     assert open_storage(f"{address}?region=us-east-1").read("x") == b"1"
 
 
-@pytest.mark.parametrize("operation", [
-    lambda storage: storage.put("a/x", b"1"),
-    lambda storage: storage.put_if_absent("a/x", b"1"),
-    lambda storage: storage.append("a/x", b"1"),
-    lambda storage: storage.lock("a/x").__enter__(),
-])
-@pytest.mark.parametrize(("code", "words"), [
-    (errno.ENOSPC, "the disk or quota is full. Free some space"),
-    (errno.EDQUOT, "the disk or quota is full. Free some space"),
-    (errno.EROFS, "the filesystem is read-only. Choose a place"),
-    (errno.EACCES, "permission denied. Check its owner and mode"),
-])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda storage: storage.put("a/x", b"1"),
+        lambda storage: storage.put_if_absent("a/x", b"1"),
+        lambda storage: storage.append("a/x", b"1"),
+        lambda storage: storage.lock("a/x").__enter__(),
+    ],
+)
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.ENOSPC, "the disk or quota is full. Free some space"),
+        (errno.EDQUOT, "the disk or quota is full. Free some space"),
+        (errno.EROFS, "the filesystem is read-only. Choose a place"),
+        (errno.EACCES, "permission denied. Check its owner and mode"),
+    ],
+)
 def test_refused_writes_say_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: Callable[[Storage], object], code: int, words: str
 ) -> None:

@@ -10,6 +10,8 @@ from distclust.artifacts.verify import Problem, verify_run
 from distclust.data.storage import Storage, open_storage
 from tests.artifacts.small_job import do_job, open_job
 
+pytestmark = pytest.mark.usefixtures("quick_disk")
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Storage:

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def write_dataset(rows: np.ndarray, directory: Path, files: int, *, row_group: i
     """Write rows as Parquet files of a fixed-size list column ``embedding``."""
     directory.mkdir(parents=True, exist_ok=True)
     cuts = np.linspace(0, len(rows), files + 1).astype(int)
-    for i, (start, stop) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+    for i, (start, stop) in enumerate(pairwise(cuts)):
         flat = pa.array(rows[start:stop].reshape(-1))
         table = pa.table({"embedding": pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])})
         pq.write_table(table, directory / f"part-{i:05d}.parquet", row_group_size=row_group, compression="none")

@@ -7,6 +7,7 @@ assignment cancel. The goals: 3x at 200k x 128 and 100k x 384, k = 1000; 2x at 1
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from _common import median_seconds, mixture, parse_arguments, print_machine, print_table
@@ -18,6 +19,8 @@ from distclust import KMeans
 SHAPES = ((200_000, 128, 1000, 3.0), (100_000, 384, 1000, 3.0), (1_000_000, 16, 100, 2.0))
 SMOKE = ((3_000, 32, 20, 0.0),)
 MORE = 5
+
+Fit = Callable[[np.ndarray, np.ndarray, int], float]
 
 
 def ours(X: np.ndarray, init: np.ndarray, iterations: int) -> float:
@@ -31,25 +34,26 @@ def peer(X: np.ndarray, init: np.ndarray, iterations: int) -> float:
     return model.fit(X).inertia_
 
 
+def iteration_seconds(fit: Fit, X: np.ndarray, init: np.ndarray, repeat: int) -> float:
+    """Return the seconds of one later iteration."""
+    long = median_seconds(lambda: fit(X, init, 1 + MORE), repeat)
+    short = median_seconds(lambda: fit(X, init, 1), repeat)
+    return max(long - short, 1e-9) / MORE
+
+
 def main() -> None:
     """Print the table."""
     arguments = parse_arguments(__doc__ or "")
     warnings.simplefilter("ignore", ConvergenceWarning)
     print_machine("scikit-learn")
-    rows = []
+    rows, fits = [], {"ours": ours, "peer": peer}
     for n, d, k, goal in SMOKE if arguments.smoke else SHAPES:
         X = mixture(n, d, 2 * k, seed=1)
         init = X[np.random.default_rng(0).choice(n, k, replace=False)].copy()
         quality = ours(X, init, 1 + MORE) / peer(X, init, 1 + MORE)
-        seconds = {}
-        for name, fit in (("ours", ours), ("peer", peer)):
-            long = median_seconds(lambda fit=fit: fit(X, init, 1 + MORE), arguments.repeat)
-            short = median_seconds(lambda fit=fit: fit(X, init, 1), arguments.repeat)
-            seconds[name] = max(long - short, 1e-9) / MORE
+        seconds = {name: iteration_seconds(fit, X, init, arguments.repeat) for name, fit in fits.items()}
         ratio = seconds["peer"] / seconds["ours"]
-        rows.append(
-            (f"{n} x {d}", k, seconds["ours"] * 1e3, seconds["peer"] * 1e3, ratio, goal, f"{quality:.6f}")
-        )
+        rows.append((f"{n} x {d}", k, seconds["ours"] * 1e3, seconds["peer"] * 1e3, ratio, goal, f"{quality:.6f}"))
     header = ("rows", "k", "distclust ms", "scikit-learn ms", "ratio", "goal", "inertia ours / peer")
     print_table(header, rows)
 

@@ -21,8 +21,25 @@ MEMORY_MB = 256
 
 def peaks(data: Path, output: Path, engine: str, k: int) -> list[float]:
     """Run the command; return each python process's peak resident MB, the largest first."""
-    command = [sys.executable, "-m", "distclust.cli.main", "kmeans", str(data), "--column", "embedding", "-k", str(k),
-               "-o", str(output), "--engine", engine, "--memory", f"{MEMORY_MB}MB", "--max-iter", "5"]
+    command = [
+        sys.executable,
+        "-m",
+        "distclust.cli.main",
+        "kmeans",
+        str(data),
+        "--column",
+        "embedding",
+        "-k",
+        str(k),
+        "-o",
+        str(output),
+        "--engine",
+        engine,
+        "--memory",
+        f"{MEMORY_MB}MB",
+        "--max-iter",
+        "5",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     seen: dict[int, float] = {}
     stop = threading.Event()

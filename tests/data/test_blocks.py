@@ -91,9 +91,14 @@ def test_the_same_bits_from_every_format(tmp_path: Path) -> None:
     center = x.astype(np.float64).mean(axis=0)
     bits = set()
     for data in (
-        x, np.asfortranarray(x), table, make_table(x, "large_list"),
-        write_parquet(tmp_path / "a.parquet", table, 77), write_parquet(tmp_path / "b.parquet", make_table(x), 500),
-        write_ipc(tmp_path / "a.arrow", table, 123), write_ipc(tmp_path / "b.arrow", make_table(x), stream=True),
+        x,
+        np.asfortranarray(x),
+        table,
+        make_table(x, "large_list"),
+        write_parquet(tmp_path / "a.parquet", table, 77),
+        write_parquet(tmp_path / "b.parquet", make_table(x), 500),
+        write_ipc(tmp_path / "a.arrow", table, 123),
+        write_ipc(tmp_path / "b.arrow", make_table(x), stream=True),
         tmp_path / "a.npy",
     ):
         source = open_source(data)
@@ -104,8 +109,10 @@ def test_the_same_bits_from_every_format(tmp_path: Path) -> None:
 
 @settings(max_examples=40)
 @given(
-    cuts=st.lists(st.integers(1, 199), max_size=4, unique=True), group=st.integers(5, 200),
-    target_rows=st.integers(3, 300), bad=st.lists(st.integers(0, 199), max_size=3, unique=True),
+    cuts=st.lists(st.integers(1, 199), max_size=4, unique=True),
+    group=st.integers(5, 200),
+    target_rows=st.integers(3, 300),
+    bad=st.lists(st.integers(0, 199), max_size=3, unique=True),
 )
 def test_the_same_bits_under_every_partitioning(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], group: int, target_rows: int, bad: list[int]

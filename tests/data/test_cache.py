@@ -97,8 +97,13 @@ def test_another_view_or_ref_is_another_block(
 ) -> None:
     ref = refs[0]
     variants = [
-        (ref, view), (refs[1], view), (ref, replace(view, center=None)), (ref, replace(view, dtype="float64")),
-        (replace(ref, offset=7), view), (replace(ref, n_rows=299), view), (replace(ref, start=1, n_rows=299), view),
+        (ref, view),
+        (refs[1], view),
+        (ref, replace(view, center=None)),
+        (ref, replace(view, dtype="float64")),
+        (replace(ref, offset=7), view),
+        (replace(ref, n_rows=299), view),
+        (replace(ref, start=1, n_rows=299), view),
     ]
     for one in variants:
         rows_of(cache, *one)
@@ -144,7 +149,10 @@ def damage_version(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [damage_short, damage_empty, damage_header, damage_count, damage_version])
 def test_damaged_blocks_are_built_again(
-    cache: NodeCache, refs: tuple[PartitionRef, ...], view: BlockView, builds: list[PartitionRef],
+    cache: NodeCache,
+    refs: tuple[PartitionRef, ...],
+    view: BlockView,
+    builds: list[PartitionRef],
     damage: Callable[[Path], None],
 ) -> None:
     first = rows_of(cache, refs[0], view)
@@ -202,8 +210,12 @@ def source_rows(source: Source) -> npt.NDArray[np.float32]:
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
 def test_a_full_disk_streams(
-    cache: NodeCache, refs: tuple[PartitionRef, ...], view: BlockView, builds: list[PartitionRef],
-    monkeypatch: pytest.MonkeyPatch, code: int,
+    cache: NodeCache,
+    refs: tuple[PartitionRef, ...],
+    view: BlockView,
+    builds: list[PartitionRef],
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
 ) -> None:
     expected = rows_of(cache, refs[0], view)
 

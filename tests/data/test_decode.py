@@ -72,9 +72,7 @@ def test_nulls_with_values_underneath_do_not_shift_rows(tmp_path: Path) -> None:
         open_source(pa.table({"embedding": array}))
 
 
-def test_a_row_group_larger_than_a_partition_is_decoded_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_row_group_larger_than_a_partition_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
     open_file = parquet._open
     monkeypatch.setattr(parquet, "_open", lambda uri, groups=None: opened.append(uri) or open_file(uri, groups))

@@ -19,7 +19,8 @@ from tests.data.writers import make_rows, make_table, write_parquet
 
 files = st.lists(
     st.tuples(st.sampled_from(["parquet", "ipc", "npy"]), st.lists(st.integers(0, 5000), min_size=1, max_size=6)),
-    min_size=1, max_size=5,
+    min_size=1,
+    max_size=5,
 )
 
 
@@ -29,7 +30,9 @@ def a_source(layout: list[tuple[Format, list[int]]], width: int) -> Source:
             SourceFile(f"f{i}", kind, Fingerprint(1), (sum(groups),) if kind == "npy" else tuple(groups), "float32")
             for i, (kind, groups) in enumerate(layout)
         ),
-        Columns("v"), width, "float32",
+        Columns("v"),
+        width,
+        "float32",
     )
 
 

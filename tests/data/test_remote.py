@@ -36,8 +36,11 @@ def s3() -> Iterator[pafs.FileSystem]:
     host, port = server.get_host_and_port()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (
-            ("AWS_ENDPOINT_URL", f"http://{host}:{port}"), ("AWS_ACCESS_KEY_ID", "test"),
-            ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_REGION", "us-east-1"), ("AWS_EC2_METADATA_DISABLED", "true"),
+            ("AWS_ENDPOINT_URL", f"http://{host}:{port}"),
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
         ):
             patch.setenv(name, value)
         files._filesystem.cache_clear()
@@ -64,14 +67,23 @@ def test_object_store(s3: pafs.FileSystem, tmp_path: Path, cache: NodeCache, mon
     np.save(tmp_path / "a.npy", x)
     np.save(tmp_path / "f.npy", np.asfortranarray(x))
     for key, name in (
-        ("train/x/a.parquet", "a.parquet"), ("train/x/b c.parquet", "b c.parquet"),
+        ("train/x/a.parquet", "a.parquet"),
+        ("train/x/b c.parquet", "b c.parquet"),
         ("train/_old/a.parquet", "a.parquet"),
-        ("ipc/a.arrow", "a.arrow"), ("stream/a.arrow", "s.arrow"), ("npy/a.npy", "a.npy"), ("npyf/a.npy", "f.npy"),
+        ("ipc/a.arrow", "a.arrow"),
+        ("stream/a.arrow", "s.arrow"),
+        ("npy/a.npy", "a.npy"),
+        ("npyf/a.npy", "f.npy"),
     ):
         upload(s3, tmp_path / name, key)
     for uri in (
-        "s3://vectors/train", "s3://vectors/train/**/*.parquet", "s3://vectors/tr*/x", "s3://vectors/ipc/a.arrow",
-        "s3://vectors/stream/a.arrow", "s3://vectors/npy", "s3://vectors/npyf/a.npy",
+        "s3://vectors/train",
+        "s3://vectors/train/**/*.parquet",
+        "s3://vectors/tr*/x",
+        "s3://vectors/ipc/a.arrow",
+        "s3://vectors/stream/a.arrow",
+        "s3://vectors/npy",
+        "s3://vectors/npyf/a.npy",
     ):
         source = open_source(uri)
         assert all(file.uri.startswith("s3://vectors/") for file in source.files)

@@ -126,8 +126,14 @@ def test_columns_beside_nested_ones(tmp_path: Path) -> None:
     """Parquet numbers leaves, not columns: lengths must be looked up in the right one."""
     x = make_rows(5, 3)
     nested = pa.array([{"p": [1], "q": {"r": 1, "s": "t"}}] * 5)
-    table = pa.table({"meta": nested, "m": pa.array([[("k", 1)]] * 5, pa.map_(pa.string(), pa.int64())),
-                      "embedding": make_table(x).column(0), "embedding.x": nested})
+    table = pa.table(
+        {
+            "meta": nested,
+            "m": pa.array([[("k", 1)]] * 5, pa.map_(pa.string(), pa.int64())),
+            "embedding": make_table(x).column(0),
+            "embedding.x": nested,
+        }
+    )
     path = write_parquet(tmp_path / "a.parquet", table)
     np.testing.assert_array_equal(read_all(open_source(path, column="embedding")), x)
 
@@ -152,8 +158,15 @@ def test_files_are_sorted_by_path(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("not data")
     a, b, c = (str(tmp_path / name) for name in ("a.parquet", "b", "c.parquet"))
     for data in (
-        tmp_path, str(tmp_path), f"{tmp_path}/", f"file://{tmp_path}", f"{tmp_path}/**/*.parquet", f"{tmp_path}/[a-c]*",
-        [c, b, a], [Path(b), a, f"{tmp_path}/c*"], [a, tmp_path, b],
+        tmp_path,
+        str(tmp_path),
+        f"{tmp_path}/",
+        f"file://{tmp_path}",
+        f"{tmp_path}/**/*.parquet",
+        f"{tmp_path}/[a-c]*",
+        [c, b, a],
+        [Path(b), a, f"{tmp_path}/c*"],
+        [a, tmp_path, b],
     ):
         source = open_source(data)
         found = [os.path.relpath(file.uri, tmp_path) for file in source.files]
@@ -232,10 +245,16 @@ def test_describe(tmp_path: Path) -> None:
         "width": 2,
         "dtype": "float32",
         "columns": {"vector": "embedding", "features": (), "id": "key", "weight": None},
-        "files": [{
-            "uri": str(path), "format": "parquet", "rows": 30, "size": path.stat().st_size,
-            "mtime_ns": path.stat().st_mtime_ns, "etag": "",
-        }],
+        "files": [
+            {
+                "uri": str(path),
+                "format": "parquet",
+                "rows": 30,
+                "size": path.stat().st_size,
+                "mtime_ns": path.stat().st_mtime_ns,
+                "etag": "",
+            }
+        ],
     }
     assert open_source(path).describe_place() == str(path)
 

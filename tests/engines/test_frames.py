@@ -53,11 +53,13 @@ def test_array_of_unknown_chunks(tmp_path, engine):
 
 @pytest.mark.parametrize("made", ["from_pandas", "read_parquet"])
 def test_data_frame_keeps_columns_and_order(tmp_path, engine, made):
-    rows = pd.DataFrame({
-        "id": np.arange(50),
-        "embedding": [np.full(3, i, np.float32) for i in range(50)],
-        "label": [f"row {i}" for i in range(50)],
-    })
+    rows = pd.DataFrame(
+        {
+            "id": np.arange(50),
+            "embedding": [np.full(3, i, np.float32) for i in range(50)],
+            "label": [f"row {i}" for i in range(50)],
+        }
+    )
     if made == "from_pandas":
         with dask.config.set({"dataframe.convert-string": False}):  # else Dask makes text of the vectors
             frame = dd.from_pandas(rows, npartitions=4, sort=False)

@@ -29,9 +29,7 @@ class TestLocal(EngineSuite):
     def test_reads_arrays_of_this_process(self, engine):
         rows = np.arange(40.0).reshape(10, 4)
         token = register(rows)
-        refs = [
-            PartitionRef(i, f"memory://{token}", "memory", (), 5 * i, 5, 5 * i, Fingerprint(0)) for i in range(2)
-        ]
+        refs = [PartitionRef(i, f"memory://{token}", "memory", (), 5 * i, 5, 5 * i, Fingerprint(0)) for i in range(2)]
         pinned = engine.pin(refs, NPY_VIEW, label="rows")
         assert engine.fold(pinned, ColumnTotals(), add, label="sum").tolist() == rows.sum(axis=0).tolist()
         release(token)

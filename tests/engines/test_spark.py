@@ -174,13 +174,15 @@ class TestEmbedded(EngineSuite):
             engine.fold(pinned, ErrorBesideSleeper(diary), add, label="early")
         assert (count(diary, "asleep"), count(diary, "slept")) == (1, 0)
 
-    def test_cancel_ends_tasks_in_flight(self, context, refs, diary):
+    def test_cancel_ends_tasks_in_flight(self, context, refs, diary, tmp_path):
         cancel = CancelToken()
-        with SparkEngine.open(context, EngineOptions(cancel=cancel)) as engine:
+        node = NodeConfig(token="run-2", scratch=str(tmp_path / "scratch"))
+        with SparkEngine.open(context, EngineOptions(cancel=cancel, node=node)) as engine:
             threading.Thread(target=cancel_when_asleep, args=(cancel, diary)).start()
             with pytest.raises(CancelledError):
                 engine.fold(engine.pin(refs, NPY_VIEW, label="rows"), ErrorBesideSleeper(diary, ""), add, label="long")
         assert count(diary, "slept") == 0
+        assert not list((tmp_path / "scratch").rglob("run-2*"))
 
     def test_interrupt_ends_the_job(self, engine, refs, diary):
         interrupt = InterruptWhenAsleep(diary)
@@ -254,7 +256,7 @@ class InterruptWhenAsleep(threading.Thread):
 
 
 class TestSession:
-    def test_lost_jvm_and_a_new_session(self, refs, diary, capfd):
+    def test_lost_jvm_and_a_new_session(self, refs, diary, tmp_path, capfd):
         step = ErrorBesideSleeper(diary, "")
         handler = signal.getsignal(signal.SIGINT)
         paths = list(sys.path)
@@ -268,12 +270,14 @@ class TestSession:
             assert caught.value.exit_code == 4
             with pytest.raises(EngineLostError, match="session is gone"):
                 engine.fold(pinned, WeightedIds(), add, 1, label="late")
-        with SparkEngine.open("spark:local[1]", EngineOptions()) as engine:
+        node = NodeConfig(token="run-4", scratch=str(tmp_path / "scratch"))
+        with SparkEngine.open("spark:local[1]", EngineOptions(node=node)) as engine:
             assert engine.info.slots == 1
             pinned = engine.pin(refs, NPY_VIEW, label="rows")
             assert engine.fold(pinned, WeightedIds(), add, 1, label="anew") == total(refs)
             scratch = engine._session.scratch
         assert not scratch.exists()
+        assert not (tmp_path / "scratch" / "run-4").exists()
         assert sys.path == paths
         assert SparkContext._gateway is None
         assert capfd.readouterr() == ("", "")
@@ -368,10 +372,17 @@ def server():
         yield url, process
 
 
+@pytest.fixture(scope="class")
+def connected(server):
+    """Give a session of Spark Connect; a session's first job starts Python workers of its own."""
+    with open_engine(server[0]) as engine:
+        yield engine._session
+
+
 class TestConnect(EngineSuite):
     @pytest.fixture
-    def opened(self, server):
-        return lambda options: open_engine(server[0], options)
+    def opened(self, connected):
+        return lambda options: open_engine(connected, options)
 
     def test_what_it_has(self, engine):
         assert (engine.info.name, engine.info.slots, engine.info.shared_storage) == ("spark", 2, True)
@@ -381,16 +392,16 @@ class TestConnect(EngineSuite):
         assert engine.fold(pinned, Trouble("kill", 2, diary, times=1), add, 1, label="kill") == total(refs)
         assert [event.attempt for event in events if isinstance(event, TaskRetried)] == [1]
 
-    def test_cancel_ends_tasks_in_flight(self, server, refs, diary, tmp_path):
+    def test_cancel_ends_tasks_in_flight(self, connected, refs, diary, tmp_path):
         cancel = CancelToken()
-        node = NodeConfig(token="run-2", scratch=str(tmp_path / "scratch"))
-        with open_engine(server[0], EngineOptions(cancel=cancel, node=node)) as engine:
+        node = NodeConfig(token="run-3", scratch=str(tmp_path / "scratch"))
+        with open_engine(connected, EngineOptions(cancel=cancel, node=node)) as engine:
             threading.Thread(target=cancel_when_asleep, args=(cancel, diary)).start()
             with pytest.raises(CancelledError):
                 engine.fold(engine.pin(refs, NPY_VIEW, label="rows"), ErrorBesideSleeper(diary, ""), add, label="long")
-            assert list((tmp_path / "scratch").rglob("run-2*"))
+            assert list((tmp_path / "scratch").rglob("run-3*"))
         assert count(diary, "slept") == 0
-        assert not list((tmp_path / "scratch").rglob("run-2*"))
+        assert not list((tmp_path / "scratch").rglob("run-3*"))
 
     def test_lost_server(self, server, refs, diary):
         with open_engine(server[0], EngineOptions()) as engine:

@@ -57,7 +57,9 @@ class TestRunTask:
         task = make_task(FloatSums(), FloatSum.merge, start=1, sizes=(1,) * 6, n_partitions=7)
         parts = run_task(task, None).parts
         assert [(part.start, part.stop, part.value.order) for part in parts] == [
-            (1, 2, "0"), (2, 4, "(1 2)"), (4, 7, "((3 4) 5)"),
+            (1, 2, "0"),
+            (2, 4, "(1 2)"),
+            (4, 7, "((3 4) 5)"),
         ]
 
     @pytest.mark.parametrize("error", [DataError("bad", where="x.npy"), StorageError("full", where="disk")])

@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sklearn.cluster
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.pipeline import make_pipeline
@@ -19,7 +20,6 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils._test_common.instance_generator import PER_ESTIMATOR_XFAIL_CHECKS
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-import sklearn.cluster
 from distclust import KMeans
 from distclust.engines.local import LocalEngine
 from distclust.errors import DataError, UsageError
@@ -73,7 +73,9 @@ def test_relocation_example_of_scikit_learn() -> None:
 
 def test_duplicates_give_fewer_clusters_and_scikit_learns_warning() -> None:
     X = np.array([[1.0, 2.0]] * 5 + [[3.0, 4.0]] * 5)
-    with pytest.warns(ConvergenceWarning, match=r"Number of distinct clusters \(2\) found smaller than n_clusters \(3\)"):
+    with pytest.warns(
+        ConvergenceWarning, match=r"Number of distinct clusters \(2\) found smaller than n_clusters \(3\)"
+    ):
         km = KMeans(3, random_state=0).fit(X)
     assert sorted(km.cluster_centers_.tolist()) == [[1, 2], [3, 4]]
     assert km.inertia_ == 0
@@ -194,7 +196,7 @@ def test_errors_say_what_to_do(blobs: np.ndarray, dataset: Path) -> None:
         KMeans(3, init=np.zeros((3, 2))).fit(blobs)
     with pytest.raises(ValueError, match="n_samples=2 should be >= n_clusters=3"):
         KMeans(3).fit(blobs[:2])
-    with pytest.raises(UsageError, match="Unknown metric 'cosin'.*Did you mean 'cosine'"):
+    with pytest.raises(UsageError, match=r"Unknown metric 'cosin'.*Did you mean 'cosine'"):
         KMeans(3, metric="cosin").fit(blobs)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="are for datasets, not for arrays"):
         KMeans(3).fit(blobs, column="v")

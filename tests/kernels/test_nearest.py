@@ -210,7 +210,7 @@ def test_rows_of_another_kind_are_refused(rows: np.ndarray, found: str) -> None:
 
 @pytest.mark.parametrize("centers", [np.empty((0, 3)), np.empty((3, 0)), np.ones((2, 2), np.int64), np.ones(3)])
 def test_centers_of_another_kind_are_refused(centers: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="centers .* is needed"):
+    with pytest.raises(ValueError, match=r"centers .* is needed"):
         pack_centers(centers)
 
 

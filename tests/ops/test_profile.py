@@ -74,7 +74,8 @@ def _files(directory: Path, bad: float) -> Path:
 def test_a_bad_row_is_named_by_file_row_group_and_row(engine: Engine, tmp_path: Path, bad: float) -> None:
     source = open_source(_files(tmp_path, bad))
     with pytest.raises(
-        DataError, match=rf"part-2.parquet, row group 1, row 30 of the file \(row 230 of the dataset\): value 1 .* {bad}"
+        DataError,
+        match=rf"part-2.parquet, row group 1, row 30 of the file \(row 230 of the dataset\): value 1 .* {bad}",
     ) as caught:
         prepare(engine, source, plan(engine, source))
     assert "--on-bad-rows drop" in str(caught.value)
@@ -97,8 +98,9 @@ def test_nothing_usable_and_no_weight_are_errors(engine: Engine) -> None:
 
 
 def test_coordinates_beyond_float32_are_refused(engine: Engine) -> None:
-    with pytest.raises(UsageError, match="squared distances would overflow float32"), prepared(
-        engine, np.array([[1e30], [-1e30]])
+    with (
+        pytest.raises(UsageError, match="squared distances would overflow float32"),
+        prepared(engine, np.array([[1e30], [-1e30]])),
     ):
         pass
 

@@ -17,6 +17,7 @@ from distclust.engines.events import Event
 from distclust.workflows.common import Session
 from distclust.workflows.kmeans import run_kmeans
 
+
 @dataclass(frozen=True)
 class Case:
     """A dataset with the settings it is clustered with."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from distclust.config import AssignJob
 from distclust.testing.hostile import HostileEngine
 from distclust.workflows import common
@@ -69,8 +70,6 @@ def test_another_seed_does_not_agree(minipile: Case, minipile_bits: Bits, tmp_pa
 
 def test_labelling_with_the_stored_model_gives_the_labels_of_the_run(minipile: Case, tmp_path: Path) -> None:
     outcome = run_kmeans(minipile.job(tmp_path / "out"))
-    again = run_assign(
-        AssignJob(data=str(minipile.data), output=str(tmp_path / "again"), model=str(tmp_path / "out"))
-    )
+    again = run_assign(AssignJob(data=str(minipile.data), output=str(tmp_path / "again"), model=str(tmp_path / "out")))
     assert again.digests == outcome.digests
     assert labels_of(tmp_path / "again") == bits_of(tmp_path / "out").labels

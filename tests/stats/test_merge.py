@@ -31,8 +31,12 @@ def far_rows(rng: np.random.Generator, first_id: int) -> FarRows:
     sqdist = rng.choice([0.0, 1.0, 2.0], m)  # many ties
     order = np.lexsort((ids, -sqdist))
     return FarRows(
-        4, sqdist[order][:4], ids[order][:4], ids[order][:4, None].repeat(D, 1).astype(float),
-        np.zeros(len(order[:4]), np.int32), np.ones(len(order[:4])),
+        4,
+        sqdist[order][:4],
+        ids[order][:4],
+        ids[order][:4, None].repeat(D, 1).astype(float),
+        np.zeros(len(order[:4]), np.int32),
+        np.ones(len(order[:4])),
     )
 
 
