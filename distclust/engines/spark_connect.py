@@ -1,7 +1,8 @@
 """The Spark engine over Spark Connect, which has no RDD, no broadcast and no JVM within reach.
 
 Each job is a `mapInArrow` over a row per task. The shared value travels in the function, once per task; a job costs
-about 150 ms, so for many short passes a session on a master (``spark://…``) is the better choice.
+about 150 ms, and an error in one task is heard of when all have ended. So for many short passes, or very long ones, a
+session on a master (``spark://…``) is the better choice.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Self
 
@@ -46,7 +47,12 @@ _PLAN_CACHE = "spark.connect.session.planCache.enabled"
 """The server keeps the last plans of a session; ours hold the shared value, and soon fill its memory."""
 
 _GONE = (
-    "UNAVAILABLE", "SESSION_CLOSED", "SESSION_CHANGED", "SESSION_NOT_FOUND", "stopped SparkContext", "closed channel",
+    "UNAVAILABLE",
+    "SESSION_CLOSED",
+    "SESSION_CHANGED",
+    "SESSION_NOT_FOUND",
+    "stopped SparkContext",
+    "closed channel",
 )
 
 
@@ -79,6 +85,11 @@ class SparkConnectEngine(BaseEngine):
     options : EngineOptions, optional
         Events, cancel token, retries, node configuration.
 
+    Attributes
+    ----------
+    session : pyspark.sql.connect.session.SparkSession
+        What the tasks run on.
+
     Raises
     ------
     UsageError
@@ -89,7 +100,7 @@ class SparkConnectEngine(BaseEngine):
 
     def __init__(self, session: Any, options: EngineOptions | None = None) -> None:
         super().__init__(EngineInfo("spark", 1, 0, False, False), options or EngineOptions())
-        self._session = session
+        self.session = session
         self._owned = False
         self._gone = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="distclust-spark")
@@ -121,8 +132,11 @@ class SparkConnectEngine(BaseEngine):
             client = importlib.import_module("pyspark.sql.connect.session")
             retries = importlib.import_module("pyspark.sql.connect.client.retries")
         except ImportError as error:  # its own message lists packages and versions
-            raise MissingExtraError(f"Spark Connect needs more packages: {error}", where=spec,
-                                    do='pip install "pyspark[connect]" "pandas<3"') from error
+            raise MissingExtraError(
+                f"Spark Connect needs more packages: {error}",
+                where=spec,
+                do='pip install "pyspark[connect]" "pandas<3"',
+            ) from error
         # Not SparkSession.builder: that would turn the whole process to Connect.
         session = client.SparkSession.builder.remote(spec).create()
         session.client.set_retry_policies([retries.DefaultPolicy(max_retries=_RECONNECTS)])
@@ -160,7 +174,7 @@ class SparkConnectEngine(BaseEngine):
         ``watch`` is called while the job runs; what it raises ends the job.
         """
         name = f"distclust-{uuid.uuid4().hex}"
-        frame = self._session.range(0, len(rows), 1, len(rows)).mapInArrow(_in_arrow(rows, function), "result binary")
+        frame = self.session.range(0, len(rows), 1, len(rows)).mapInArrow(_in_arrow(rows, function), "result binary")
         future = self._thread.submit(self._collect, name, frame)
         try:
             while not wait([future], POLL_SECONDS).done:
@@ -170,20 +184,19 @@ class SparkConnectEngine(BaseEngine):
             self._cancel(name, future)
 
     def _collect(self, name: str, frame: Any) -> list[bytes]:
-        self._session.addTag(name)
+        self.session.addTag(name)
         try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=r"\[RETRIES_EXCEEDED\]")  # the error that follows says it
+            with _no_retry_warning():
                 found: list[bytes] = frame.toArrow().column("result").to_pylist()
                 return found
         finally:
-            self._session.removeTag(name)
+            self.session.removeTag(name)
 
     def _cancel(self, name: str, future: Future[list[bytes]]) -> None:
         """End a job that nobody waits for any more. Again and again: it may just be about to start."""
         while not future.done():
             try:
-                self._session.interruptTag(name)
+                self.session.interruptTag(name)
             except PySparkException:
                 break
             wait([future], POLL_SECONDS)
@@ -191,7 +204,7 @@ class SparkConnectEngine(BaseEngine):
     def _look_at_workers(self) -> None:
         """Ask the workers what they are; as many tasks as Spark makes by itself is the number of slots."""
         with visible_marker() as marker:
-            frame = self._session.range(0, 1 << 16).mapInArrow(_in_arrow(None, make_probe(marker)), "result binary")
+            frame = self.session.range(0, 1 << 16).mapInArrow(_in_arrow(None, make_probe(marker)), "result binary")
             found = frame.toArrow().column("result").to_pylist()
         infos = read_infos(found, "Spark Connect")
         self.info = replace(
@@ -211,14 +224,25 @@ class SparkConnectEngine(BaseEngine):
         )
 
     def _close(self) -> None:
-        if not self._gone:
-            with suppress(PySparkException):
-                self._submit([b""] * self.info.slots, CacheCloser(self.options.node), lambda: None)
-                self._session.conf.set(_PLAN_CACHE, self._plan_cache)
-        self._thread.shutdown(wait=True, cancel_futures=True)
-        if self._owned:
-            self._session.release_session_on_close = not self._gone
-            self._session.stop()
+        with _no_retry_warning():
+            try:
+                if not self._gone:
+                    self._submit([b""] * self.info.slots, CacheCloser(self.options.node), lambda: None)
+                    self.session.conf.set(_PLAN_CACHE, self._plan_cache)
+            except PySparkException as error:
+                self._gone = _is_gone(error)
+            self._thread.shutdown(wait=True, cancel_futures=True)
+            if self._owned:
+                self.session.release_session_on_close = not self._gone
+                self.session.stop()
+
+
+@contextmanager
+def _no_retry_warning() -> Iterator[None]:
+    """Do without the client's warning that it gave up: the error that follows says it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"\[RETRIES_EXCEEDED\]")
+        yield
 
 
 def _in_arrow(

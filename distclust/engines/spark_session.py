@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -29,6 +30,9 @@ from distclust.errors import EngineLostError, UsageError
 CONNECT_SECONDS = 10
 """How long to try to reach a master. Spark itself would try for a minute, and then say little."""
 
+STOP_SECONDS = 30
+"""How long the JVM may take to end."""
+
 SPARK_ERRORS = (Py4JError, PySparkException, OSError, EOFError)
 """What a call into the JVM raises when a job fails or the JVM is gone."""
 
@@ -40,6 +44,8 @@ _EVERYWHERE = {
     "spark.ui.showConsoleProgress": "false",
     LOCAL_SOCKETS: "true",
     "spark.python.worker.reuse": "true",
+    # How long a cancelled task may go on before its process is killed; tasks have nothing to tidy up.
+    "spark.python.task.killTimeout": "300ms",
     "spark.executorEnv.OMP_NUM_THREADS": "1",
     "spark.driver.maxResultSize": "0",
 }
@@ -53,7 +59,7 @@ _ON_LOOPBACK = {
     "spark.executor.extraJavaOptions": _QUICK_JVM,
 }
 _LOG = "jvm.log"
-_MASTER_PORT = {"spark": 7077, "sc": 15002}
+_DEFAULT_PORT = {"spark": "", "sc": "15002"}
 
 
 @dataclass
@@ -67,14 +73,6 @@ class Session:
     """The engine started it, and stops it."""
     scratch: Path | None = None
     """Directory of the JVM's log, if the engine started the JVM."""
-
-    @property
-    def max_failures(self) -> int:
-        """How often a task may fail before Spark gives up the job."""
-        local = re.fullmatch(r"local(\[(\d+|\*)(,\s*(\d+))?\])?", self.context.master)
-        if local:
-            return int(local.group(4) or 1)
-        return int(self.context.getConf().get("spark.task.maxFailures", "4") or 4)
 
     @property
     def alive(self) -> bool:
@@ -163,24 +161,38 @@ def start(master: str | None, max_failures: int) -> Session:
 
 
 def check_address(master: str) -> list[str]:
-    """Return the hosts that a master names; at least one of them must take connections."""
+    """Return the hosts that a master names; one of them must take connections.
+
+    Raises
+    ------
+    UsageError
+        An address without a port.
+    EngineLostError
+        Nobody answers.
+    """
     scheme, _, rest = master.partition("://")
-    if scheme not in _MASTER_PORT:
+    if scheme not in _DEFAULT_PORT:
         return []
-    hosts, complaint = [], ""
-    for address in re.split(r"[/;?]", rest)[0].split(","):
-        host, _, port = address.rpartition(":") if ":" in address else (address, "", str(_MASTER_PORT[scheme]))
-        hosts.append(host)
-        if not port.isdigit():
-            raise UsageError(f"{address!r} is no host:port.", where=master)
+    addresses = [_host_and_port(address, scheme, master) for address in re.split(r"[/;?]", rest)[0].split(",")]
+    complaints = []
+    for address in addresses:
         try:
-            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+            socket.create_connection(address, CONNECT_SECONDS).close()
         except OSError as error:
-            complaint = complaint or str(error)
+            complaints.append(str(error))
         else:
-            complaint = ""
-            return hosts
-    raise EngineLostError(f"No Spark server answers at {master}: {complaint}.", do="Start it, or check the address.")
+            return [host for host, _ in addresses]
+    raise EngineLostError(
+        f"No Spark server answers at {master}: {complaints[0]}.", do="Start it, or check the address."
+    )
+
+
+def _host_and_port(address: str, scheme: str, master: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(\[[^]]+\]|[^:]+)(?::(\d+))?", address)
+    port = match and (match[2] or _DEFAULT_PORT[scheme])
+    if not match or not port:
+        raise UsageError(f"{address!r} is no host:port.", where=master)
+    return match[1].strip("[]"), int(port)
 
 
 def _launch(master: str, settings: dict[str, str], *, same_machine: bool) -> Session:
@@ -190,7 +202,7 @@ def _launch(master: str, settings: dict[str, str], *, same_machine: bool) -> Ses
         if SparkContext._gateway is None:
             scratch = Path(tempfile.mkdtemp(prefix="distclust-spark-"))
             if same_machine:
-                settings = {**settings, "spark.local.dir": str(scratch)}
+                settings = {**settings, **_inside(scratch)}
             _start_gateway(settings, scratch / _LOG)
         conf = SparkConf()
         for key, value in settings.items():
@@ -199,16 +211,27 @@ def _launch(master: str, settings: dict[str, str], *, same_machine: bool) -> Ses
         context.setLogLevel("ERROR")
         # It prints a stack trace when the JVM goes away; the engine says that better.
         context._accumulatorServer.handle_error = lambda *_: None
-    except SPARK_ERRORS as error:
+    except BaseException as error:
         reason = _tail(scratch / _LOG) if scratch else str(error)
         if scratch is not None:
             _stop_gateway()
             shutil.rmtree(scratch, ignore_errors=True)
-        raise EngineLostError(f"Spark did not start: {reason}", where=master) from error
+        if isinstance(error, SPARK_ERRORS):
+            raise EngineLostError(f"Spark did not start: {reason}", where=master) from error
+        raise
     finally:
         if interrupt is not None:  # Spark's own would kill the jobs before the run has a say
             signal.signal(signal.SIGINT, interrupt)
     return Session(context, same_machine, owned=True, scratch=scratch)
+
+
+def _inside(scratch: Path) -> dict[str, str]:
+    """Return settings that keep the JVM's temporary files in a directory, which outlives it however it ends."""
+    settings = {"spark.local.dir": str(scratch)}
+    # The JVM makes its sockets there, and the path of a socket may have 104 characters.
+    if len(str(scratch)) <= 60 and " " not in str(scratch):
+        settings["spark.driver.extraJavaOptions"] = f"{_QUICK_JVM} -Djava.io.tmpdir={scratch}"
+    return settings
 
 
 def _start_gateway(settings: dict[str, str], log: Path) -> None:
@@ -233,7 +256,11 @@ def _stop_gateway() -> None:
         gateway.shutdown()
     if gateway.proc is not None:
         gateway.proc.stdin.close()  # the JVM ends when its input does
-        gateway.proc.wait()
+        try:
+            gateway.proc.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            gateway.proc.kill()
+            gateway.proc.wait()
 
 
 def _main_thread_handler() -> Any:
@@ -257,10 +284,12 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def _is_loopback(host: str) -> bool:
-    return host in ("localhost", "[::1]") or host.startswith("127.")
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _tail(log: Path) -> str:
-    """Return the last lines of a log that are no stack trace."""
+    """Return the last words of a log that are no stack trace and no routine."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return " | ".join([line for line in lines if line.strip() and not line.startswith("\t")][-3:])
+    routine = re.compile(r"\t|[\d/]+ [\d:]+ (INFO|WARN) |WARNING:|Using ")
+    words = [line for line in lines if line.strip() and not routine.match(line)]
+    return " | ".join(line.removeprefix('Exception in thread "main" ') for line in words[-2:])

@@ -22,7 +22,6 @@ from distclust.engines.spark_failures import Abort
 from distclust.engines.task import Failure, Task, TaskOutcome, run_task
 from distclust.errors import UsageError
 
-
 LEAVE_SECONDS = 5.0
 """How long to wait for other processes to give up their share in a run's scratch."""
 
@@ -175,11 +174,13 @@ class TaskRunner:
 
     def _outcome(self, order: Order, losses: int) -> TaskOutcome:
         if code_version() != self.version:
-            return TaskOutcome(error=UsageError(
-                f"The worker runs distclust {code_version()}, the driver {self.version}; they must be equal.",
-                where=f"stage {order.task.label!r}",
-                do="Install the driver's distclust on all nodes, and start the Spark session anew.",
-            ))
+            return TaskOutcome(
+                error=UsageError(
+                    f"The worker runs distclust {code_version()}, the driver {self.version}; they must be equal.",
+                    where=f"stage {order.task.label!r}",
+                    do="Install the driver's distclust on all nodes, and start the Spark session anew.",
+                )
+            )
         try:
             value = _load(self.value())
         except Exception as error:
@@ -197,15 +198,17 @@ class CacheCloser:
 
     def __call__(self, rows: Iterable[bytes]) -> Iterator[bytes]:
         """Do it once, whatever the rows."""
+        global _loaded
         list(rows)
+        _loaded = (None, None)
         leave_node(self._node)
         yield b""
 
 
 def leave_node(node: NodeConfig) -> None:
-    """Close this process's node cache; wait a little for the other processes of the run, the last of which may be dying.
+    """Close this process's node cache; wait a little for other processes of the run, the last of which may be dying.
 
-    A cancelled task goes on for two seconds before Spark kills its process, which then cannot clean up any more.
+    A cancelled task goes on until Spark kills its process, which then cannot clean up any more.
     """
     node_cache(node).close()
     root = scratch_root(node.scratch)

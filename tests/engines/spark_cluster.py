@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -22,27 +23,25 @@ QUICK_JVM = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 
 @contextmanager
 def standalone_cluster(worker_hosts=("127.0.0.1", "127.0.0.2"), cores=1):
-    """Start a master and a worker per host; yield the master's URL and the workers' processes."""
+    """Start a master and a worker per host; yield the master's URL."""
     with ExitStack() as stack:
         scratch = stack.enter_context(_scratch())
-        master_port = free_port()
-        stack.enter_context(_server(
-            scratch, "master", "127.0.0.1", "org.apache.spark.deploy.master.Master",
-            "--host", "127.0.0.1", "--port", master_port, "--webui-port", free_port(),
-        ))
-        wait_for_port("127.0.0.1", master_port, scratch / "master.log")
-        workers = []
+        port = free_port()
+        url = f"spark://127.0.0.1:{port}"
+        master = f"org.apache.spark.deploy.master.Master --host 127.0.0.1 --port {port} --webui-port {free_port()}"
+        stack.enter_context(_server(scratch, "master", "127.0.0.1", master))
+        wait_for_port("127.0.0.1", port, scratch / "master.log")
+        logs = []
         for number, host in enumerate(worker_hosts):
-            port = free_port(host)
-            workers.append((host, port, stack.enter_context(_server(
-                scratch, f"worker-{number}", host, "org.apache.spark.deploy.worker.Worker",
-                "--host", host, "--port", port, "--webui-port", free_port(), "--cores", cores, "--memory", "1g",
-                "--work-dir", scratch / f"work-{number}", f"spark://127.0.0.1:{master_port}",
-            ))))
-        for number, (host, port, _) in enumerate(workers):
-            wait_for_port(host, port, scratch / f"worker-{number}.log")
-            wait_for_text(scratch / f"worker-{number}.log", "Successfully registered with master")
-        yield f"spark://127.0.0.1:{master_port}", [process for _, _, process in workers]
+            worker = (
+                f"org.apache.spark.deploy.worker.Worker --host {host} --port {free_port(host)} "
+                f"--webui-port {free_port()} --cores {cores} --memory 1g --work-dir {scratch}/work-{number} {url}"
+            )
+            stack.enter_context(_server(scratch, f"worker-{number}", host, worker))
+            logs.append(scratch / f"worker-{number}.log")
+        for log in logs:
+            wait_for_text(log, "Successfully registered with master")
+        yield url
 
 
 @contextmanager
@@ -56,18 +55,19 @@ def connect_server(slots=2, max_failures=4):
             "spark.connect.grpc.binding.port": port,
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
-            "spark.driver.extraJavaOptions": QUICK_JVM,
+            "spark.driver.extraJavaOptions": f"'{QUICK_JVM} -Djava.io.tmpdir={scratch}'",
             "spark.ui.enabled": "false",
             "spark.python.unix.domain.socket.enabled": "true",
+            "spark.python.task.killTimeout": "300ms",
             "spark.local.dir": scratch,
             "spark.sql.warehouse.dir": scratch / "warehouse",
         }
-        arguments = [text for key, value in settings.items() for text in ("--conf", f"{key}={value}")]
-        process = stack.enter_context(_server(
-            scratch, "connect", "127.0.0.1", "org.apache.spark.deploy.SparkSubmit", "--master",
-            f"local[{slots},{max_failures}]", *arguments,
-            "--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal",
-        ))
+        command = (
+            f"org.apache.spark.deploy.SparkSubmit --master local[{slots},{max_failures}] "
+            + " ".join(f"--conf {key}={value}" for key, value in settings.items())
+            + " --class org.apache.spark.sql.connect.service.SparkConnectServer spark-internal"
+        )
+        process = stack.enter_context(_server(scratch, "connect", "127.0.0.1", command))
         wait_for_port("127.0.0.1", port, scratch / "connect.log")
         yield f"sc://127.0.0.1:{port}", process
 
@@ -112,21 +112,25 @@ def _scratch():
 
 
 @contextmanager
-def _server(scratch, name, host, *command):
+def _server(scratch, name, host, command):
     environment = {
         **os.environ,
         "JAVA_HOME": str(ensure_java()),
         "SPARK_HOME": str(SPARK_HOME),
         "SPARK_LOCAL_IP": host,
         "SPARK_DAEMON_MEMORY": "512m",
-        "SPARK_DAEMON_JAVA_OPTS": QUICK_JVM,
+        "SPARK_DAEMON_JAVA_OPTS": f"{QUICK_JVM} -Djava.io.tmpdir={scratch}",
         "PYSPARK_PYTHON": sys.executable,
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
     }
     with (scratch / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
-            [SPARK_HOME / "bin" / "spark-class", *map(str, command)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=scratch,
+            [SPARK_HOME / "bin" / "spark-class", *shlex.split(command)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=scratch,
         )
     try:
         yield process

@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
 from pyspark import SparkContext, cloudpickle
+from pyspark.errors import PySparkRuntimeError
 from pyspark.ml.linalg import Vectors
 from pyspark.sql import SparkSession
 
@@ -27,7 +30,8 @@ from distclust.engines.protocol import CancelToken, EngineOptions
 from distclust.engines.spark import SparkEngine, stage_spark
 from distclust.engines.spark_failures import read_abort
 from distclust.engines.spark_probe import make_probe, read_infos
-from distclust.engines.spark_worker import freeze, thaw
+from distclust.engines.spark_worker import FromTask, Frozen, Order, TaskRunner, freeze, thaw
+from distclust.engines.task import Task
 from distclust.errors import CancelledError, DataError, EngineLostError, StorageError, UsageError
 from distclust.testing.engine_suite import NPY_VIEW, EngineSuite, npy_refs
 from distclust.testing.steps import FloatSum, FloatSums, Indices, Trouble, WeightedIds, add, count, join, note
@@ -209,6 +213,20 @@ class TestEmbedded(EngineSuite):
             assert list((tmp_path / "scratch").rglob("run-1*"))
         assert not list((tmp_path / "scratch").rglob("run-1*"))
 
+    def test_slow_sockets_are_noted(self, context, monkeypatch):
+        notes = []
+        monkeypatch.setattr(spark, "LOCAL_SOCKETS", "spark.another.one")
+        with SparkEngine.open(context, EngineOptions(emit=notes.append)):
+            assert [event.message for event in notes] == [
+                "Spark is quicker, 40 ms a pass, with spark.another.one=true."
+            ]
+
+    def test_no_executor_in_time(self, context, monkeypatch):
+        monkeypatch.setattr(spark, "EXECUTOR_SECONDS", -1.0)
+        monkeypatch.setattr(spark, "POLL_SECONDS", 0.0)
+        with pytest.raises(EngineLostError, match="No Spark executor ran a first job"):
+            SparkEngine.open(context, EngineOptions())
+
     def test_frame_becomes_files_in_row_order(self, session, tmp_path):
         rows = session.range(0, 100, 1, 7).selectExpr("id", "array(cast(id as float), -1f) as vector", "'x' as text")
         (tmp_path / "out").mkdir()
@@ -232,7 +250,7 @@ class TestEmbedded(EngineSuite):
 
     def test_frame_that_cannot_be_computed(self, session, tmp_path):
         rows = session.range(3).selectExpr("raise_error('no such thing') as x")
-        with pytest.raises(StorageError, match="could not write the data frame.*no such thing"):
+        with pytest.raises(StorageError, match=r"could not write the data frame.*no such thing"):
             stage_spark(rows, str(tmp_path / "out"))
 
 
@@ -265,7 +283,7 @@ class TestSession:
             jvm = SparkContext._gateway.proc
             threading.Thread(target=kill_when_asleep, args=(jvm, diary)).start()
             pinned = engine.pin(refs, NPY_VIEW, label="rows")
-            with pytest.raises(EngineLostError, match="session is gone") as caught, engine.share(np.zeros(99_999)) as value:
+            with engine.share(np.zeros(99_999)) as value, pytest.raises(EngineLostError, match="is gone") as caught:
                 engine.fold(pinned, step, add, value, label="long")
             assert caught.value.exit_code == 4
             with pytest.raises(EngineLostError, match="session is gone"):
@@ -282,26 +300,59 @@ class TestSession:
         assert SparkContext._gateway is None
         assert capfd.readouterr() == ("", "")
 
-    @pytest.mark.parametrize("spec", ["spark://127.0.0.1:{}", "sc://127.0.0.1:{}", "spark://127.0.0.1:{0},127.0.0.1:{0}"])
+    @pytest.mark.parametrize(
+        "spec", ["spark://127.0.0.1:{}", "sc://127.0.0.1:{}", "spark://127.0.0.1:{0},127.0.0.1:{0}"]
+    )
     def test_nobody_answers(self, spec):
         with pytest.raises(EngineLostError, match="No Spark server answers"):
             open_engine(spec.format(free_port()))
 
-    def test_address_without_port(self):
+    @pytest.mark.parametrize("spec", ["spark://127.0.0.1:x", "spark://127.0.0.1", "sc://127.0.0.1:1:2", "spark://"])
+    def test_address_without_port(self, spec):
         with pytest.raises(UsageError, match="no host:port"):
-            open_engine("spark://127.0.0.1:x")
+            open_engine(f"spark:{spec}" if spec == "spark://" else spec)
+
+    def test_one_of_several_masters_is_enough(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            hosts = spark_session.check_address(f"spark://localhost:{free_port()},127.0.0.1:{port}")
+            assert spark_session.check_address(f"sc://127.0.0.1:{port}/;token=x") == ["127.0.0.1"]
+        assert hosts == ["localhost", "127.0.0.1"]
+
+    def test_jvm_that_does_not_start(self, monkeypatch):
+        logs = []
+
+        def start(settings, log):
+            logs.append(log)
+            log.write_text(
+                "WARNING: Using incubator modules: jdk.incubator.vector\n"
+                "26/11/23 16:24:48 WARN Utils: Your hostname resolves to a loopback address\n"
+                'Exception in thread "main" org.apache.spark.SparkException: Master must either be yarn or local\n'
+                "\tat org.apache.spark.util.Utils$.x(Utils.scala:3)\n"
+            )
+            raise PySparkRuntimeError("no gateway")
+
+        monkeypatch.setattr(spark_session, "_start_gateway", start)
+        with pytest.raises(EngineLostError) as caught:
+            open_engine("spark:nonsense")
+        reason = "org.apache.spark.SparkException: Master must either be yarn or local"
+        assert str(caught.value) == f"nonsense: Spark did not start: {reason}"
+        assert not logs[0].parent.exists()
 
     def test_no_spark_object(self):
         with pytest.raises(UsageError, match="Cannot open a Spark engine"):
             SparkEngine.open(3, EngineOptions())
 
-    @pytest.mark.parametrize(("master", "python", "loopback"), [
-        (None, sys.executable, True),
-        ("local[2]", sys.executable, True),
-        ("local-cluster[2,1,1024]", sys.executable, True),
-        ("yarn", "env/bin/python", False),
-        ("k8s://https://10.0.0.1:443", "env/bin/python", False),
-    ])
+    @pytest.mark.parametrize(
+        ("master", "python", "loopback"),
+        [
+            (None, sys.executable, True),
+            ("local[2]", sys.executable, True),
+            ("local-cluster[2,1,1024]", sys.executable, True),
+            ("yarn", "env/bin/python", False),
+            ("k8s://https://10.0.0.1:443", "env/bin/python", False),
+        ],
+    )
     def test_settings_fit_the_master(self, monkeypatch, master, python, loopback):
         seen = {}
 
@@ -331,7 +382,7 @@ def events():
 
 @pytest.fixture(scope="class")
 def engine(events):
-    with standalone_cluster() as (url, _), open_engine(url, EngineOptions(emit=events.append)) as engine:
+    with standalone_cluster() as url, open_engine(url, EngineOptions(emit=events.append)) as engine:
         yield engine
 
 
@@ -373,16 +424,16 @@ def server():
 
 
 @pytest.fixture(scope="class")
-def connected(server):
-    """Give a session of Spark Connect; a session's first job starts Python workers of its own."""
+def remote(server):
+    """Give an engine; the others use its session, since a session's first job starts Python workers of its own."""
     with open_engine(server[0]) as engine:
-        yield engine._session
+        yield engine
 
 
 class TestConnect(EngineSuite):
     @pytest.fixture
-    def opened(self, connected):
-        return lambda options: open_engine(connected, options)
+    def opened(self, remote):
+        return lambda options: open_engine(remote.session, options)
 
     def test_what_it_has(self, engine):
         assert (engine.info.name, engine.info.slots, engine.info.shared_storage) == ("spark", 2, True)
@@ -392,10 +443,10 @@ class TestConnect(EngineSuite):
         assert engine.fold(pinned, Trouble("kill", 2, diary, times=1), add, 1, label="kill") == total(refs)
         assert [event.attempt for event in events if isinstance(event, TaskRetried)] == [1]
 
-    def test_cancel_ends_tasks_in_flight(self, connected, refs, diary, tmp_path):
+    def test_cancel_ends_tasks_in_flight(self, remote, refs, diary, tmp_path):
         cancel = CancelToken()
         node = NodeConfig(token="run-3", scratch=str(tmp_path / "scratch"))
-        with open_engine(connected, EngineOptions(cancel=cancel, node=node)) as engine:
+        with open_engine(remote.session, EngineOptions(cancel=cancel, node=node)) as engine:
             threading.Thread(target=cancel_when_asleep, args=(cancel, diary)).start()
             with pytest.raises(CancelledError):
                 engine.fold(engine.pin(refs, NPY_VIEW, label="rows"), ErrorBesideSleeper(diary, ""), add, label="long")
@@ -403,11 +454,10 @@ class TestConnect(EngineSuite):
         assert count(diary, "slept") == 0
         assert not list((tmp_path / "scratch").rglob("run-3*"))
 
-    def test_lost_server(self, server, refs, diary):
-        with open_engine(server[0], EngineOptions()) as engine:
-            threading.Thread(target=kill_when_asleep, args=(server[1], diary)).start()
-            with pytest.raises(EngineLostError, match="server, or its session, is gone"):
-                engine.fold(engine.pin(refs, NPY_VIEW, label="rows"), ErrorBesideSleeper(diary, ""), add, label="long")
+    def test_lost_server(self, remote, server, refs, diary):
+        threading.Thread(target=kill_when_asleep, args=(server[1], diary)).start()
+        with pytest.raises(EngineLostError, match="server, or its session, is gone"):
+            remote.fold(remote.pin(refs, NPY_VIEW, label="rows"), ErrorBesideSleeper(diary, ""), add, label="long")
 
 
 def test_frozen_values_copy_arrays_once():
@@ -420,6 +470,38 @@ def test_frozen_values_copy_arrays_once():
     assert thawed["c"] == [1, "x"]
 
 
+def run_order(refs, step, version="", value=None):
+    task = Task(0, refs, NPY_VIEW, step, add, "rows", NodeConfig(), len(refs))
+    runner = TaskRunner(version or code_version(), FromTask(value or freeze(1)), None, "job")
+    (report,) = runner(iter([cloudpickle.dumps(Order(3, 0, task))]))
+    return cloudpickle.loads(report)
+
+
+def test_worker_of_another_version_says_so(refs):
+    report = run_order(refs, WeightedIds(), "9.9+abc")
+    assert report.number == 3
+    with pytest.raises(UsageError, match=r"worker runs distclust .*, the driver 9\.9\+abc; they must be equal"):
+        raise report.outcome.error
+
+
+@dataclass(frozen=True)
+class Locks:
+    def __call__(self, block, value, context):
+        return threading.Lock()
+
+
+def test_result_that_cannot_travel_is_a_mistake_not_a_lost_worker(refs):
+    failure = run_order(refs[:1], Locks()).outcome.failure
+    assert isinstance(failure.exception, TypeError)
+    assert not failure.retryable
+
+
+def test_value_that_cannot_arrive_is_a_mistake_not_a_lost_worker(refs):
+    failure = run_order(refs, WeightedIds(), value=Frozen(b"no pickle", ())).outcome.failure
+    assert isinstance(failure.exception, UnpicklingError)
+    assert "stage 'rows'" in failure.where
+
+
 LOST_WORKER = """An error occurred while calling z:org.apache.spark.api.python.PythonRDD.collectAndServe.
 : org.apache.spark.SparkException: Job aborted due to stage failure: Task 1 in stage 14.0 failed 3 times, most recent \
 failure: Lost task 1.2 in stage 14.0 (TID 55) (127.0.0.1 executor driver): org.apache.spark.SparkException: Python \
@@ -430,37 +512,54 @@ Caused by: java.io.EOFException
 Driver stacktrace:
 \tat org.apache.spark.scheduler.DAGScheduler.abortStage(DAGScheduler.scala:2898)
 """
-LOST_EXECUTOR = """Job aborted due to stage failure: Task 0 in stage 2.0 failed 4 times, most recent failure: Lost task \
-0.3 in stage 2.0 (TID 9) (10.0.0.7 executor 3): ExecutorLostFailure (executor 3 exited caused by one of the running \
-tasks) Reason: Command exited with code 137
+LOST_EXECUTOR = """Job aborted due to stage failure: Task 0 in stage 2.0 failed 4 times, most recent failure: Lost \
+task 0.3 in stage 2.0 (TID 9) (10.0.0.7 executor 3): ExecutorLostFailure (executor 3 exited caused by one of the \
+running tasks) Reason: Command exited with code 137
 Driver stacktrace:"""
-NO_MODULE = """Job aborted due to stage failure: Task 0 in stage 1.0 failed 1 times, most recent failure: Lost task 0.0 \
-in stage 1.0 (TID 1) (10.0.0.7 executor 1): org.apache.spark.api.python.PythonException: Traceback (most recent call last):
+NO_MODULE = """Job aborted due to stage failure: Task 0 in stage 1.0 failed 1 times, most recent failure: Lost task \
+0.0 in stage 1.0 (TID 1) (10.0.0.7 executor 1): org.apache.spark.api.python.PythonException: Traceback (most recent \
+call last):
   File "/opt/spark/worker.py", line 1225, in main
     func, profiler, deserializer, serializer = read_command(pickleSer, infile)
 ModuleNotFoundError: No module named 'distclust'
 
 \tat org.apache.spark.api.python.BasePythonRunner$ReaderIterator.handlePythonException(PythonRunner.scala:581)
 Driver stacktrace:"""
-NO_PYTHON = """Job aborted due to stage failure: Task 0 in stage 1.0 failed 4 times, most recent failure: Lost task 0.3 \
-in stage 1.0 (TID 4) (10.0.0.7 executor 1): java.io.IOException: Cannot run program "/venv/bin/python": error=2, No such \
-file or directory
+NO_PYTHON = """Job aborted due to stage failure: Task 0 in stage 1.0 failed 4 times, most recent failure: Lost task \
+0.3 in stage 1.0 (TID 4) (10.0.0.7 executor 1): java.io.IOException: Cannot run program "/venv/bin/python": error=2, \
+No such file or directory
 \tat java.base/java.lang.ProcessBuilder.start(ProcessBuilder.java:1143)
 Driver stacktrace:"""
 
 
-@pytest.mark.parametrize(("text", "kind", "task", "failures", "reason"), [
-    (LOST_WORKER, "worker", 1, 3, "Python worker exited unexpectedly (crashed)"),
-    (LOST_EXECUTOR, "worker", 0, 4, "ExecutorLostFailure (executor 3 exited caused by one of the running tasks) Reason: "
-                                    "Command exited with code 137"),
-    (NO_MODULE, "setup", 0, 1, "ModuleNotFoundError: No module named 'distclust'"),
-    (NO_PYTHON, "setup", 0, 4, 'Cannot run program "/venv/bin/python": error=2, No such file or directory'),
-    ("Job 7 cancelled as part of cancellation of all jobs", "cancelled", 0, 1,
-     "Job 7 cancelled as part of cancellation of all jobs"),
-    ("org.apache.spark.SparkException: Job aborted: out of disk\n\tat x", "other", 0, 1, "Job aborted: out of disk"),
-])
-def test_reasons_are_read_from_messages(text, kind, task, failures, reason):
-    assert read_abort(text) == (kind, task, failures, reason)
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (LOST_WORKER, ("worker", 1, 3, "Python worker exited unexpectedly (crashed)")),
+        (
+            LOST_EXECUTOR,
+            (
+                "worker",
+                0,
+                4,
+                "ExecutorLostFailure (executor 3 exited caused by one of the running tasks) "
+                "Reason: Command exited with code 137",
+            ),
+        ),
+        (NO_MODULE, ("setup", 0, 1, "ModuleNotFoundError: No module named 'distclust'")),
+        (NO_PYTHON, ("setup", 0, 4, 'Cannot run program "/venv/bin/python": error=2, No such file or directory')),
+        (
+            "Job 7 cancelled as part of cancellation of all jobs",
+            ("cancelled", 0, 1, "Job 7 cancelled as part of cancellation of all jobs"),
+        ),
+        (
+            "org.apache.spark.SparkException: Job aborted: out of disk\n\tat x",
+            ("other", 0, 1, "Job aborted: out of disk"),
+        ),
+    ],
+)
+def test_reasons_are_read_from_messages(text, expected):
+    assert read_abort(text) == expected
 
 
 def test_reasons_become_errors():
@@ -470,12 +569,15 @@ def test_reasons_become_errors():
     assert str(read_abort("something else").error("here")) == "here: Spark gave up: something else"
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"problem": "ModuleNotFoundError: No module named 'numba'"}, r"cannot import distclust: ModuleNotFoundError"),
-    ({"python": "3.9.1"}, r"has Python 3\.9\.1, the driver 3\."),
-    ({"numba": "0.1"}, r"has numba 0\.1, the driver"),
-    ({"distclust": "9.9+abc"}, r"has distclust 9\.9\+abc, the driver"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"problem": "ModuleNotFoundError: No module named 'numba'"}, r"cannot import distclust: ModuleNotFoundError"),
+        ({"python": "3.9.1"}, r"has Python 3\.9\.1, the driver 3\."),
+        ({"numba": "0.1"}, r"has numba 0\.1, the driver"),
+        ({"distclust": "9.9+abc"}, r"has distclust 9\.9\+abc, the driver"),
+    ],
+)
 def test_workers_must_fit_the_driver(change, message):
     (found,) = make_probe("")(iter([b""]))
     (info,) = read_infos([found], "spark://host")
@@ -484,9 +586,3 @@ def test_workers_must_fit_the_driver(change, message):
     with pytest.raises(UsageError, match=message) as caught:
         read_infos([found, cloudpickle.dumps(facts)], "spark://host")
     assert caught.value.where.startswith(f"spark://host, {sys.executable} on ")
-
-
-def test_no_executor_in_time(monkeypatch):
-    monkeypatch.setattr(spark, "EXECUTOR_SECONDS", 0.0)
-    with standalone_cluster(worker_hosts=()) as (url, _), pytest.raises(EngineLostError, match="No Spark executor"):
-        open_engine(url)
