@@ -112,6 +112,8 @@ class Iteration:
     moved: int
     reassigned: int
     seconds: float
+    rows: int
+    """About how many rows took part."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class LloydState:
     centers : (k, d) float64
         In the coordinates of the blocks.
     iteration : int
-        Passes done.
+        Passes done over the rows of this rung.
     history : tuple of Iteration
     finished : bool
         A stopping rule held.
@@ -131,6 +133,8 @@ class LloydState:
         Centres that the last pass began with.
     empty : tuple of int
         Clusters that had no row in the last pass and could not be given one.
+    rung : int
+        Which sample of the rows; see `distclust.algorithms.progressive`.
     """
 
     centers: Floats
@@ -139,6 +143,7 @@ class LloydState:
     finished: bool = False
     previous: Floats | None = None
     empty: tuple[int, ...] = ()
+    rung: int = 0
 
     @property
     def inertia(self) -> float:
@@ -168,7 +173,7 @@ def run_lloyd(
         Called with the state after every pass.
     """
     started = time.perf_counter()
-    engine.options.emit(StageStarted(stage="lloyd", total_rows=data.pinned.n_rows, max_passes=config.max_iter))
+    engine.options.emit(StageStarted(stage="lloyd", total_rows=data.moments.n_rows, max_passes=config.max_iter))
     threshold = config.tol * float(np.cumsum(data.moments.variance)[-1] / data.width)
     totals: ClusterSums | None = None
     while not state.finished and state.iteration < config.max_iter:
@@ -205,13 +210,15 @@ def _iterate(
         stats.moved,
         reassigned,
         time.perf_counter() - started,
+        data.moments.n_rows,
     )
     gain = state.inertia - entry.inertia
     finished = reassigned == 0 and (
         stats.moved == 0 or entry.shift <= threshold or (state.iteration > 0 and gain < config.rtol * state.inertia)
     )
     engine.options.emit(IterationEnded(stage="lloyd", **vars(entry)))
-    new_state = LloydState(new, entry.iteration, (*state.history, entry), finished, state.centers, empty)
+    history = (*state.history, entry)
+    new_state = LloydState(new, entry.iteration, history, finished, state.centers, empty, state.rung)
     return new_state, totals
 
 

@@ -152,8 +152,10 @@ class SparkEngine(BaseEngine):
         if isinstance(spec, SparkContext):
             return cls(wrap(spec), options)
         if not isinstance(spec, str):
-            raise UsageError(f"Cannot open a Spark engine from a {type(spec).__qualname__}.",
-                             do="Give a SparkSession, a SparkContext or the name of a master.")
+            raise UsageError(
+                f"Cannot open a Spark engine from a {type(spec).__qualname__}.",
+                do="Give a SparkSession, a SparkContext or the name of a master.",
+            )
         master = spec if spec.startswith("spark://") else spec.removeprefix("spark:")
         session = start(None if master == "spark" else master, options.retries + 1)
         try:
@@ -185,7 +187,11 @@ class SparkEngine(BaseEngine):
                 numbers = accept_reports(job, reports, self.options.retries)
 
     def _submit(
-        self, name: str, label: str, rows: Sequence[bytes], function: Callable[[Iterable[bytes]], Iterator[bytes]],
+        self,
+        name: str,
+        label: str,
+        rows: Sequence[bytes],
+        function: Callable[[Iterable[bytes]], Iterator[bytes]],
         watch: Callable[[], None],
     ) -> list[bytes]:
         """Run a function on each row in a task of its own; return what they yield, or what an alarm told.

@@ -46,7 +46,12 @@ _PLAN_CACHE = "spark.connect.session.planCache.enabled"
 """The server keeps the last plans of a session; ours hold the shared value, and soon fill its memory."""
 
 _GONE = (
-    "UNAVAILABLE", "SESSION_CLOSED", "SESSION_CHANGED", "SESSION_NOT_FOUND", "stopped SparkContext", "closed channel",
+    "UNAVAILABLE",
+    "SESSION_CLOSED",
+    "SESSION_CHANGED",
+    "SESSION_NOT_FOUND",
+    "stopped SparkContext",
+    "closed channel",
 )
 
 
@@ -121,8 +126,11 @@ class SparkConnectEngine(BaseEngine):
             client = importlib.import_module("pyspark.sql.connect.session")
             retries = importlib.import_module("pyspark.sql.connect.client.retries")
         except ImportError as error:  # its own message lists packages and versions
-            raise MissingExtraError(f"Spark Connect needs more packages: {error}", where=spec,
-                                    do='pip install "pyspark[connect]" "pandas<3"') from error
+            raise MissingExtraError(
+                f"Spark Connect needs more packages: {error}",
+                where=spec,
+                do='pip install "pyspark[connect]" "pandas<3"',
+            ) from error
         # Not SparkSession.builder: that would turn the whole process to Connect.
         session = client.SparkSession.builder.remote(spec).create()
         session.client.set_retry_policies([retries.DefaultPolicy(max_retries=_RECONNECTS)])

@@ -16,7 +16,8 @@ _FAILED_TASK = re.compile(
 )
 _LOST_WORKER = re.compile(
     r"ExecutorLostFailure|Python worker (?:exited unexpectedly|failed to connect back)|worker.{0,30}crashed|"
-    r"Connection reset|Broken pipe|SocketException|executor .* (?:lost|decommission)", re.IGNORECASE
+    r"Connection reset|Broken pipe|SocketException|executor .* (?:lost|decommission)",
+    re.IGNORECASE,
 )
 _CANCELLED = re.compile(r"Job \d+ cancelled|OPERATION_CANCELED|was cancelled")
 _SETUP = re.compile(
@@ -42,7 +43,8 @@ class Abort(NamedTuple):
         """Return what the user should read, where another attempt makes no sense."""
         if self.kind == "setup":
             return UsageError(
-                f"A Spark worker cannot run distclust: {self.reason}", where=where,
+                f"A Spark worker cannot run distclust: {self.reason}",
+                where=where,
                 do="Install the driver's Python version and distclust on all nodes, or name an interpreter that has "
                 "them in PYSPARK_PYTHON.",
             )

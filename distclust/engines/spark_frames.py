@@ -43,12 +43,14 @@ def stage_spark(frame: Any, directory: str) -> None:
         frame.write.mode("append").parquet(target)
         written = int(counted.get[_COUNT])
     except PySparkException as error:
-        raise StorageError(f"Spark could not write the data frame: {read_abort(str(error)).reason}",
-                           where=storage.where()) from error
+        raise StorageError(
+            f"Spark could not write the data frame: {read_abort(str(error)).reason}", where=storage.where()
+        ) from error
     seen = sum(_n_rows(storage, file.path) for file in storage.list() if file.path.endswith(".parquet"))
     if seen != written:
         raise StorageError(
-            f"Spark wrote {written} rows, the driver sees {seen} of them.", where=storage.where(),
+            f"Spark wrote {written} rows, the driver sees {seen} of them.",
+            where=storage.where(),
             do="Choose a directory that the driver and all executors share.",
         )
 

@@ -93,8 +93,11 @@ def read_infos(found: Iterable[bytes], where: str) -> list[WorkerInfo]:
         worker = {"Python": info.python, "numba": info.numba, "distclust": info.distclust}
         for what, version in worker.items():
             if version != driver[what]:
-                raise UsageError(f"the worker has {what} {version}, the driver {driver[what]}; they must be equal.",
-                                 where=place, do=do)
+                raise UsageError(
+                    f"the worker has {what} {version}, the driver {driver[what]}; they must be equal.",
+                    where=place,
+                    do=do,
+                )
     return infos
 
 

@@ -175,11 +175,13 @@ class TaskRunner:
 
     def _outcome(self, order: Order, losses: int) -> TaskOutcome:
         if code_version() != self.version:
-            return TaskOutcome(error=UsageError(
-                f"The worker runs distclust {code_version()}, the driver {self.version}; they must be equal.",
-                where=f"stage {order.task.label!r}",
-                do="Install the driver's distclust on all nodes, and start the Spark session anew.",
-            ))
+            return TaskOutcome(
+                error=UsageError(
+                    f"The worker runs distclust {code_version()}, the driver {self.version}; they must be equal.",
+                    where=f"stage {order.task.label!r}",
+                    do="Install the driver's distclust on all nodes, and start the Spark session anew.",
+                )
+            )
         try:
             value = _load(self.value())
         except Exception as error:

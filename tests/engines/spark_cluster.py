@@ -26,19 +26,51 @@ def standalone_cluster(worker_hosts=("127.0.0.1", "127.0.0.2"), cores=1):
     with ExitStack() as stack:
         scratch = stack.enter_context(_scratch())
         master_port = free_port()
-        stack.enter_context(_server(
-            scratch, "master", "127.0.0.1", "org.apache.spark.deploy.master.Master",
-            "--host", "127.0.0.1", "--port", master_port, "--webui-port", free_port(),
-        ))
+        stack.enter_context(
+            _server(
+                scratch,
+                "master",
+                "127.0.0.1",
+                "org.apache.spark.deploy.master.Master",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                master_port,
+                "--webui-port",
+                free_port(),
+            )
+        )
         wait_for_port("127.0.0.1", master_port, scratch / "master.log")
         workers = []
         for number, host in enumerate(worker_hosts):
             port = free_port(host)
-            workers.append((host, port, stack.enter_context(_server(
-                scratch, f"worker-{number}", host, "org.apache.spark.deploy.worker.Worker",
-                "--host", host, "--port", port, "--webui-port", free_port(), "--cores", cores, "--memory", "1g",
-                "--work-dir", scratch / f"work-{number}", f"spark://127.0.0.1:{master_port}",
-            ))))
+            workers.append(
+                (
+                    host,
+                    port,
+                    stack.enter_context(
+                        _server(
+                            scratch,
+                            f"worker-{number}",
+                            host,
+                            "org.apache.spark.deploy.worker.Worker",
+                            "--host",
+                            host,
+                            "--port",
+                            port,
+                            "--webui-port",
+                            free_port(),
+                            "--cores",
+                            cores,
+                            "--memory",
+                            "1g",
+                            "--work-dir",
+                            scratch / f"work-{number}",
+                            f"spark://127.0.0.1:{master_port}",
+                        )
+                    ),
+                )
+            )
         for number, (host, port, _) in enumerate(workers):
             wait_for_port(host, port, scratch / f"worker-{number}.log")
             wait_for_text(scratch / f"worker-{number}.log", "Successfully registered with master")
@@ -63,11 +95,20 @@ def connect_server(slots=2, max_failures=4):
             "spark.sql.warehouse.dir": scratch / "warehouse",
         }
         arguments = [text for key, value in settings.items() for text in ("--conf", f"{key}={value}")]
-        process = stack.enter_context(_server(
-            scratch, "connect", "127.0.0.1", "org.apache.spark.deploy.SparkSubmit", "--master",
-            f"local[{slots},{max_failures}]", *arguments,
-            "--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal",
-        ))
+        process = stack.enter_context(
+            _server(
+                scratch,
+                "connect",
+                "127.0.0.1",
+                "org.apache.spark.deploy.SparkSubmit",
+                "--master",
+                f"local[{slots},{max_failures}]",
+                *arguments,
+                "--class",
+                "org.apache.spark.sql.connect.service.SparkConnectServer",
+                "spark-internal",
+            )
+        )
         wait_for_port("127.0.0.1", port, scratch / "connect.log")
         yield f"sc://127.0.0.1:{port}", process
 
@@ -126,7 +167,11 @@ def _server(scratch, name, host, *command):
     with (scratch / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
             [SPARK_HOME / "bin" / "spark-class", *map(str, command)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=scratch,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=scratch,
         )
     try:
         yield process

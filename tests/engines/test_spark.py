@@ -265,7 +265,10 @@ class TestSession:
             jvm = SparkContext._gateway.proc
             threading.Thread(target=kill_when_asleep, args=(jvm, diary)).start()
             pinned = engine.pin(refs, NPY_VIEW, label="rows")
-            with pytest.raises(EngineLostError, match="session is gone") as caught, engine.share(np.zeros(99_999)) as value:
+            with (
+                pytest.raises(EngineLostError, match="session is gone") as caught,
+                engine.share(np.zeros(99_999)) as value,
+            ):
                 engine.fold(pinned, step, add, value, label="long")
             assert caught.value.exit_code == 4
             with pytest.raises(EngineLostError, match="session is gone"):
@@ -282,7 +285,9 @@ class TestSession:
         assert SparkContext._gateway is None
         assert capfd.readouterr() == ("", "")
 
-    @pytest.mark.parametrize("spec", ["spark://127.0.0.1:{}", "sc://127.0.0.1:{}", "spark://127.0.0.1:{0},127.0.0.1:{0}"])
+    @pytest.mark.parametrize(
+        "spec", ["spark://127.0.0.1:{}", "sc://127.0.0.1:{}", "spark://127.0.0.1:{0},127.0.0.1:{0}"]
+    )
     def test_nobody_answers(self, spec):
         with pytest.raises(EngineLostError, match="No Spark server answers"):
             open_engine(spec.format(free_port()))
@@ -295,13 +300,16 @@ class TestSession:
         with pytest.raises(UsageError, match="Cannot open a Spark engine"):
             SparkEngine.open(3, EngineOptions())
 
-    @pytest.mark.parametrize(("master", "python", "loopback"), [
-        (None, sys.executable, True),
-        ("local[2]", sys.executable, True),
-        ("local-cluster[2,1,1024]", sys.executable, True),
-        ("yarn", "env/bin/python", False),
-        ("k8s://https://10.0.0.1:443", "env/bin/python", False),
-    ])
+    @pytest.mark.parametrize(
+        ("master", "python", "loopback"),
+        [
+            (None, sys.executable, True),
+            ("local[2]", sys.executable, True),
+            ("local-cluster[2,1,1024]", sys.executable, True),
+            ("yarn", "env/bin/python", False),
+            ("k8s://https://10.0.0.1:443", "env/bin/python", False),
+        ],
+    )
     def test_settings_fit_the_master(self, monkeypatch, master, python, loopback):
         seen = {}
 
@@ -449,16 +457,36 @@ file or directory
 Driver stacktrace:"""
 
 
-@pytest.mark.parametrize(("text", "kind", "task", "failures", "reason"), [
-    (LOST_WORKER, "worker", 1, 3, "Python worker exited unexpectedly (crashed)"),
-    (LOST_EXECUTOR, "worker", 0, 4, "ExecutorLostFailure (executor 3 exited caused by one of the running tasks) Reason: "
-                                    "Command exited with code 137"),
-    (NO_MODULE, "setup", 0, 1, "ModuleNotFoundError: No module named 'distclust'"),
-    (NO_PYTHON, "setup", 0, 4, 'Cannot run program "/venv/bin/python": error=2, No such file or directory'),
-    ("Job 7 cancelled as part of cancellation of all jobs", "cancelled", 0, 1,
-     "Job 7 cancelled as part of cancellation of all jobs"),
-    ("org.apache.spark.SparkException: Job aborted: out of disk\n\tat x", "other", 0, 1, "Job aborted: out of disk"),
-])
+@pytest.mark.parametrize(
+    ("text", "kind", "task", "failures", "reason"),
+    [
+        (LOST_WORKER, "worker", 1, 3, "Python worker exited unexpectedly (crashed)"),
+        (
+            LOST_EXECUTOR,
+            "worker",
+            0,
+            4,
+            "ExecutorLostFailure (executor 3 exited caused by one of the running tasks) Reason: "
+            "Command exited with code 137",
+        ),
+        (NO_MODULE, "setup", 0, 1, "ModuleNotFoundError: No module named 'distclust'"),
+        (NO_PYTHON, "setup", 0, 4, 'Cannot run program "/venv/bin/python": error=2, No such file or directory'),
+        (
+            "Job 7 cancelled as part of cancellation of all jobs",
+            "cancelled",
+            0,
+            1,
+            "Job 7 cancelled as part of cancellation of all jobs",
+        ),
+        (
+            "org.apache.spark.SparkException: Job aborted: out of disk\n\tat x",
+            "other",
+            0,
+            1,
+            "Job aborted: out of disk",
+        ),
+    ],
+)
 def test_reasons_are_read_from_messages(text, kind, task, failures, reason):
     assert read_abort(text) == (kind, task, failures, reason)
 
@@ -470,12 +498,15 @@ def test_reasons_become_errors():
     assert str(read_abort("something else").error("here")) == "here: Spark gave up: something else"
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"problem": "ModuleNotFoundError: No module named 'numba'"}, r"cannot import distclust: ModuleNotFoundError"),
-    ({"python": "3.9.1"}, r"has Python 3\.9\.1, the driver 3\."),
-    ({"numba": "0.1"}, r"has numba 0\.1, the driver"),
-    ({"distclust": "9.9+abc"}, r"has distclust 9\.9\+abc, the driver"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"problem": "ModuleNotFoundError: No module named 'numba'"}, r"cannot import distclust: ModuleNotFoundError"),
+        ({"python": "3.9.1"}, r"has Python 3\.9\.1, the driver 3\."),
+        ({"numba": "0.1"}, r"has numba 0\.1, the driver"),
+        ({"distclust": "9.9+abc"}, r"has distclust 9\.9\+abc, the driver"),
+    ],
+)
 def test_workers_must_fit_the_driver(change, message):
     (found,) = make_probe("")(iter([b""]))
     (info,) = read_infos([found], "spark://host")
