@@ -36,6 +36,14 @@ class SampleState(RowState):
         """See `RowState`."""
         self._state.put(kind + self._suffix, tag, array)
 
+    def take(self, kind: str, tag: str) -> npt.NDArray[Any] | None:
+        """See `RowState`."""
+        return self._state.take(kind + self._suffix, tag)
+
+    def give(self, kind: str, tag: str, array: npt.NDArray[Any]) -> None:
+        """See `RowState`."""
+        self._state.give(kind + self._suffix, tag, array)
+
 
 @dataclass(frozen=True)
 class OnSample:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distclust.algorithms.kmeans import KMeansResult, block_centers, fit_kmeans
-from distclust.algorithms.kmeans_config import FitMode, InitName, KMeansConfig
+from distclust.algorithms.kmeans_config import AlgorithmName, FitMode, InitName, KMeansConfig
 from distclust.data.refs import Metric
 from distclust.engines.protocol import Engine, Pinned
 from distclust.errors import MissingExtraError, UsageError
@@ -51,6 +51,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         Stop when a pass lowers the inertia by less than this share; 0 switches the rule off.
     fit_mode : {"auto", "full", "progressive"}, default="auto"
         ``progressive`` runs the first passes on growing samples; ``auto`` does so where it pays.
+    algorithm : {"auto", "lloyd"}, default="auto"
+        ``auto`` skips distances that bounds exclude, where that pays; ``lloyd`` never does. The bits are the same.
     metric : {"euclidean", "cosine"}, default="euclidean"
         ``cosine`` is spherical k-means.
     precision : {"float32", "float64"}, default="float32"
@@ -111,6 +113,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         tol: float = 1e-4,
         rtol: float = 1e-4,
         fit_mode: FitMode = "auto",
+        algorithm: AlgorithmName = "auto",
         metric: Metric = "euclidean",
         precision: Literal["float32", "float64"] = "float32",
         random_state: int | np.random.RandomState | None = None,
@@ -125,6 +128,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         self.tol = tol
         self.rtol = rtol
         self.fit_mode = fit_mode
+        self.algorithm = algorithm
         self.metric = metric
         self.precision = precision
         self.random_state = random_state
@@ -283,6 +287,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             tol=self.tol,
             rtol=self.rtol,
             fit_mode=self.fit_mode,
+            algorithm=self.algorithm,
             n_init=self.n_init,
             seed=int(seed),
             allow_fewer=True,
