@@ -94,13 +94,19 @@ class KMeansJob(DataJob):
     max_iter: int = Field(100, ge=1, description="Most passes of one initialisation.")
     tol: float = Field(1e-4, ge=0, description="Stop at this share of the mean variance as centre movement.")
     rtol: float = Field(1e-4, ge=0, description="Stop when a pass gains less than this share of inertia.")
+    fit_mode: Literal["auto", "full", "progressive"] = Field(
+        "auto", description="First passes on growing samples: never, always, or where it pays."
+    )
+    algorithm: Literal["auto", "lloyd"] = Field(
+        "auto", description="auto skips distances that bounds exclude; lloyd computes all. The bits are the same."
+    )
     n_init: int = Field(1, ge=1, description="Initialisations; the best is kept.")
     seed: int = Field(0, ge=0, lt=2**64, description="Key of all random draws.")
     precision: Literal["float32", "float64"] = Field("float32", description="Type in which rows are compared.")
     allow_fewer: bool = Field(False, description="Accept fewer clusters where fewer rows are distinct.")
     checkpoint_seconds: float = Field(0.0, ge=0, description="Least seconds between checkpoints; 0: every pass.")
 
-    def algorithm(self) -> KMeansConfig:
+    def settings(self) -> KMeansConfig:
         """Return the settings of the algorithm."""
         return KMeansConfig(
             n_clusters=self.n_clusters,
@@ -109,6 +115,8 @@ class KMeansJob(DataJob):
             max_iter=self.max_iter,
             tol=self.tol,
             rtol=self.rtol,
+            fit_mode=self.fit_mode,
+            algorithm=self.algorithm,
             n_init=self.n_init,
             seed=self.seed,
             allow_fewer=self.allow_fewer,

@@ -17,6 +17,7 @@ from distclust.algorithms.lloyd import (
     history_to_json,
     run_lloyd,
 )
+from distclust.algorithms.progressive import ladder, on_rung
 from distclust.algorithms.seeding import initial_centers
 from distclust.artifacts.checkpoint import Checkpoint, Checkpoints
 from distclust.engines.events import StageEnded, StageStarted
@@ -53,7 +54,7 @@ class KMeansResult:
         The same centres in the coordinates of the blocks, derived from ``vectors``: labels found with these are
         the labels that the stored model gives.
     n_iter : int
-        Lloyd passes of the kept initialisation.
+        Full passes of the kept initialisation.
     history : tuple of Iteration
         Of the kept initialisation.
     converged : bool
@@ -114,9 +115,9 @@ def fit_kmeans(
     number, state, best = saver.restore()
     while number < config.n_init:
         if state is None:
-            state = LloydState(_seed(engine, data, config, number))
+            state = _seed(engine, data, config, number)
             saver.save(number, state, best)
-        state = _run(engine, data, config, state, saver, number, best)
+        state = _climb(engine, data, config, state, saver, number, best)
         inertia = 0.0 if config.n_init == 1 else _exact_inertia(engine, data, state.centers)
         if best is None or inertia < best.inertia:
             best = _Best(state, inertia)
@@ -124,6 +125,24 @@ def fit_kmeans(
         saver.save(number, None, best)
     assert best is not None
     return _result(data, config, best.state)
+
+
+def _climb(
+    engine: Engine,
+    data: PreparedData,
+    config: KMeansConfig,
+    state: LloydState,
+    saver: _Saver,
+    number: int,
+    best: _Best | None,
+) -> LloydState:
+    """Run Lloyd on every sample from the state's on; each begins where the one before ended."""
+    rungs = ladder(data, config)
+    while True:
+        state = _run(*on_rung(engine, data, config, rungs[state.rung]), state, saver, number, best)
+        if state.rung == len(rungs) - 1:
+            return state
+        state = LloydState(state.centers, history=state.history, rung=state.rung + 1)
 
 
 def _run(
@@ -156,14 +175,20 @@ def _fewer(config: KMeansConfig, n: int) -> KMeansConfig:
     return KMeansConfig(**{**settings, "n_clusters": n, "init": init})
 
 
-def _seed(engine: Engine, data: PreparedData, config: KMeansConfig, number: int) -> Floats:
+def _seed(engine: Engine, data: PreparedData, config: KMeansConfig, number: int) -> LloydState:
+    """Find first centres on the smallest sample; on all rows where that has too few distinct ones."""
     started = time.perf_counter()
-    engine.options.emit(StageStarted(stage="seed", total_rows=data.pinned.n_rows))
-    centers = initial_centers(engine, data, config, number).astype(np.float64)
+    rungs = ladder(data, config)
+    engine.options.emit(StageStarted(stage="seed", total_rows=rungs[0].rows))
+    rung = 0
+    centers = initial_centers(*on_rung(engine, data, config, rungs[0]), number)
+    if len(centers) < config.n_clusters and rung < len(rungs) - 1:
+        rung = len(rungs) - 1
+        centers = initial_centers(engine, data, config, number)
     engine.options.emit(StageEnded(stage="seed", seconds=time.perf_counter() - started))
     if len(centers) < config.n_clusters and not config.allow_fewer:
         raise _too_few_distinct(data, config.n_clusters, len(centers))
-    return centers
+    return LloydState(centers.astype(np.float64), rung=rung)
 
 
 def _too_few_distinct(data: PreparedData, k: int, found: int) -> DataError:
@@ -230,7 +255,7 @@ class _Saver:
                     arrays[f"{name}-previous"] = part.previous
         if best is not None:
             record["best_inertia"] = best.inertia
-        self._checkpoints.save(number * _STEPS_PER_INIT + (state.iteration if state else 0), record, arrays)
+        self._checkpoints.save(number * _STEPS_PER_INIT + (len(state.history) if state else 0), record, arrays)
         self._saved = time.monotonic()
 
     def restore(self) -> tuple[int, LloydState | None, _Best | None]:
@@ -252,6 +277,7 @@ def _describe(state: LloydState) -> dict[str, object]:
         "history": history_to_json(state.history),
         "finished": state.finished,
         "empty": list(state.empty),
+        "rung": state.rung,
     }
 
 
@@ -266,4 +292,5 @@ def _rebuild(name: str, found: Checkpoint) -> LloydState | None:
         record["finished"],
         found.arrays.get(f"{name}-previous"),
         tuple(record["empty"]),
+        record["rung"],
     )

@@ -12,6 +12,10 @@ import numpy.typing as npt
 from distclust.data.refs import METRICS, Metric
 from distclust.errors import UsageError, unknown_name
 
+FitMode = Literal["auto", "full", "progressive"]
+FIT_MODES: tuple[FitMode, ...] = ("auto", "full", "progressive")
+AlgorithmName = Literal["auto", "lloyd"]
+ALGORITHMS: tuple[AlgorithmName, ...] = ("auto", "lloyd")
 InitName = Literal["k-means||", "k-means++", "random"]
 INITS: tuple[InitName, ...] = ("k-means||", "k-means++", "random")
 
@@ -29,7 +33,7 @@ class KMeansConfig:
     metric : {"euclidean", "cosine"}, default="euclidean"
         ``cosine`` is spherical k-means: unit rows, unit centres.
     max_iter : int, default=100
-        Most Lloyd passes of one initialisation.
+        Most full passes of one initialisation.
     tol : float, default=1e-4
         Stop when the sum of squared centre movements is at most ``tol`` times the mean variance of the columns.
     rtol : float, default=1e-4
@@ -40,6 +44,12 @@ class KMeansConfig:
         Key of all random draws.
     allow_fewer : bool, default=False
         With fewer than k distinct rows, return fewer clusters instead of an error.
+    fit_mode : {"auto", "full", "progressive"}, default="auto"
+        ``progressive`` runs the first passes on growing samples; ``auto`` does so from 50 000 rows and 96 rows a
+        centre on. With centres given as ``init`` all passes are full.
+    algorithm : {"auto", "lloyd"}, default="auto"
+        ``auto`` keeps bounds of distances where they pay and skips what they exclude; ``lloyd`` computes all
+        distances in every pass. The labels are the same bits.
     """
 
     n_clusters: int
@@ -51,6 +61,8 @@ class KMeansConfig:
     n_init: int = 1
     seed: int = 0
     allow_fewer: bool = False
+    fit_mode: FitMode = "auto"
+    algorithm: AlgorithmName = "auto"
 
     def __post_init__(self) -> None:
         for name, least in (("n_clusters", 1), ("max_iter", 1), ("n_init", 1), ("seed", 0)):
@@ -65,6 +77,10 @@ class KMeansConfig:
                 raise UsageError(f"{name} == {value!r}, must be a finite number of at least 0.")
         if self.metric not in METRICS:
             raise unknown_name("metric", self.metric, METRICS)
+        if self.algorithm not in ALGORITHMS:
+            raise unknown_name("algorithm", self.algorithm, ALGORITHMS)
+        if self.fit_mode not in FIT_MODES:
+            raise unknown_name("fit_mode", self.fit_mode, FIT_MODES)
         if isinstance(self.init, str):
             if self.init not in INITS:
                 raise unknown_name("init", self.init, INITS)

@@ -19,6 +19,7 @@ from distclust.data.block import Block
 from distclust.engines.events import IterationEnded, StageEnded, StageStarted
 from distclust.engines.protocol import Engine, StepContext
 from distclust.kernels.lloyd import accumulate, accumulate_moved, farthest, fixed_sums, row_sqdist, row_sqnorm
+from distclust.ops.bounds import BoundedPass, Grouping, bounds_pay
 from distclust.ops.centers import CenterSet, nearest_labels
 from distclust.ops.profile import PreparedData
 from distclust.stats.extremes import FarRows
@@ -46,6 +47,8 @@ class LloydValue:
         Whether the sums are wanted whole (first pass, or first after a resume) or as changes since ``previous``.
     scales : SumScales
     inertia_scale : float
+    bounded : BoundedPass or None
+        Set where bounds pay.
     """
 
     centers: CenterSet
@@ -53,6 +56,7 @@ class LloydValue:
     totals: bool
     scales: SumScales
     inertia_scale: float
+    bounded: BoundedPass | None
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,10 @@ class LloydStep:
         """Assign the rows of a block and sum."""
         # The old labels first: should they be lost, finding them again must not push out the new ones.
         old = None if value.previous is None else nearest_labels(block, value.previous, context)
-        labels = nearest_labels(block, value.centers, context)
+        if old is None or value.bounded is None:
+            labels = nearest_labels(block, value.centers, context)
+        else:
+            labels = value.bounded.labels(block, old, context)
         sqdist = row_sqdist(block.x, value.centers.rows, labels)
         inertia = FixedPair.zeros(1, value.inertia_scale)
         fixed_sums(sqdist, block.weights, np.zeros(block.n, np.int32), inertia.scale, inertia.high, inertia.low)
@@ -112,6 +119,8 @@ class Iteration:
     moved: int
     reassigned: int
     seconds: float
+    rows: int
+    """About how many rows took part."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +132,7 @@ class LloydState:
     centers : (k, d) float64
         In the coordinates of the blocks.
     iteration : int
-        Passes done.
+        Passes done over the rows of this rung.
     history : tuple of Iteration
     finished : bool
         A stopping rule held.
@@ -131,6 +140,8 @@ class LloydState:
         Centres that the last pass began with.
     empty : tuple of int
         Clusters that had no row in the last pass and could not be given one.
+    rung : int
+        Which sample of the rows; see `distclust.algorithms.progressive`.
     """
 
     centers: Floats
@@ -139,6 +150,7 @@ class LloydState:
     finished: bool = False
     previous: Floats | None = None
     empty: tuple[int, ...] = ()
+    rung: int = 0
 
     @property
     def inertia(self) -> float:
@@ -168,36 +180,48 @@ def run_lloyd(
         Called with the state after every pass.
     """
     started = time.perf_counter()
-    engine.options.emit(StageStarted(stage="lloyd", total_rows=data.pinned.n_rows, max_passes=config.max_iter))
+    engine.options.emit(StageStarted(stage="lloyd", total_rows=data.moments.n_rows, max_passes=config.max_iter))
     threshold = config.tol * float(np.cumsum(data.moments.variance)[-1] / data.width)
-    totals: ClusterSums | None = None
+    memory = _Memory()
     while not state.finished and state.iteration < config.max_iter:
-        state, totals = _iterate(engine, data, config, state, totals, threshold)
+        state = _iterate(engine, data, config, state, memory, threshold)
         if checkpoint is not None:
             checkpoint(state)
     engine.options.emit(StageEnded(stage="lloyd", seconds=time.perf_counter() - started))
     return state
 
 
+@dataclass
+class _Memory:
+    """What the driver keeps from pass to pass, and can do without."""
+
+    totals: ClusterSums | None = None
+    """Sums under the centres before the state's."""
+    grouping: Grouping | None = None
+    """How centres are grouped, once bounds pay."""
+
+
 def _iterate(
-    engine: Engine,
-    data: PreparedData,
-    config: KMeansConfig,
-    state: LloydState,
-    totals: ClusterSums | None,
-    threshold: float,
-) -> tuple[LloydState, ClusterSums]:
-    """Do one pass; ``totals`` are the sums under the centres before ``state``'s, None where they are not known."""
+    engine: Engine, data: PreparedData, config: KMeansConfig, state: LloydState, memory: _Memory, threshold: float
+) -> LloydState:
+    """Do one pass."""
     started = time.perf_counter()
     dtype = data.view.dtype
     centers = CenterSet(state.centers.astype(dtype))
     previous = None if state.previous is None else CenterSet(state.previous.astype(dtype))
     scale = data.inertia_scale(float(row_sqnorm(centers.rows).max()))
     step = LloydStep(min(len(centers), FAR_ROWS))
-    with engine.share(LloydValue(centers, previous, totals is None, data.scales, scale)) as shared:
+    bounded = None
+    if memory.grouping is not None and previous is not None:
+        bounded = BoundedPass(memory.grouping, previous, centers)
+    value = LloydValue(centers, previous, memory.totals is None, data.scales, scale, bounded)
+    with engine.share(value) as shared:
         stats: LloydStats = engine.fold(data.pinned, step, LloydStats.merge, shared, label="lloyd")
-    totals = stats.sums if totals is None else totals.merge(stats.sums)
-    new, reassigned, empty = update_centers(state.centers, totals, stats.far, data)
+    memory.totals = stats.sums if memory.totals is None else memory.totals.merge(stats.sums)
+    new, reassigned, empty = update_centers(state.centers, memory.totals, stats.far, data)
+    moved_share = stats.moved / data.moments.n_rows
+    if memory.grouping is None and config.algorithm == "auto" and bounds_pay(len(centers), data.width, moved_share):
+        memory.grouping = Grouping.of(centers)
     entry = Iteration(
         state.iteration + 1,
         stats.inertia.total(),
@@ -205,14 +229,16 @@ def _iterate(
         stats.moved,
         reassigned,
         time.perf_counter() - started,
+        data.moments.n_rows,
     )
     gain = state.inertia - entry.inertia
     finished = reassigned == 0 and (
         stats.moved == 0 or entry.shift <= threshold or (state.iteration > 0 and gain < config.rtol * state.inertia)
     )
     engine.options.emit(IterationEnded(stage="lloyd", **vars(entry)))
-    new_state = LloydState(new, entry.iteration, (*state.history, entry), finished, state.centers, empty)
-    return new_state, totals
+    history = (*state.history, entry)
+    new_state = LloydState(new, entry.iteration, history, finished, state.centers, empty, state.rung)
+    return new_state
 
 
 def update_centers(

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distclust.data.refs import BlockView, PartitionRef, RawView
+from distclust.kernels.random import hash_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,18 @@ class Block:
     def positions(self) -> npt.NDArray[np.int64]:
         """(n,) positions of the rows in input order within the partition: ``row_ids - ref.offset``."""
         return self.row_ids - self.ref.offset
+
+    def prefix(self, limit: int) -> Block:
+        """Return the rows whose hash is below ``limit`` (0 ... 2**64): a random sample, the same in any cut."""
+        low, high = 0, self.n
+        while low < high:
+            middle = (low + high) // 2
+            if int(hash_rows(self.row_ids[middle : middle + 1])[0]) < limit:
+                low = middle + 1
+            else:
+                high = middle
+        weights = None if self.weights is None else self.weights[:low]
+        return Block(self.x[:low], self.row_ids[:low], weights, self.ref, self.view)
 
     @property
     def n(self) -> int:

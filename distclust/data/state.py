@@ -11,6 +11,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from pathlib import Path
+from secrets import token_hex
 from tempfile import NamedTemporaryFile
 from typing import Any
 from urllib.parse import quote
@@ -35,6 +36,14 @@ class RowState(ABC):
     def put(self, kind: str, tag: str, array: npt.NDArray[Any]) -> None:
         """Store an array; the last 2 tags of each kind are kept. Does nothing if that is impossible."""
 
+    @abstractmethod
+    def take(self, kind: str, tag: str) -> npt.NDArray[Any] | None:
+        """Return an array to be changed in place and given back with `give`; a second call finds nothing."""
+
+    @abstractmethod
+    def give(self, kind: str, tag: str, array: npt.NDArray[Any]) -> None:
+        """Store an array, without a copy where that can be, as the only one of its kind."""
+
 
 class NoState(RowState):
     """Keeps nothing."""
@@ -44,6 +53,13 @@ class NoState(RowState):
         return None
 
     def put(self, kind: str, tag: str, array: npt.NDArray[Any]) -> None:
+        """Do nothing."""
+
+    def take(self, kind: str, tag: str) -> npt.NDArray[Any] | None:
+        """Return None."""
+        return None
+
+    def give(self, kind: str, tag: str, array: npt.NDArray[Any]) -> None:
         """Do nothing."""
 
 
@@ -68,6 +84,16 @@ class MemoryState(RowState):
             tags[tag] = kept
             for old in list(tags)[:-KEPT_TAGS]:
                 del tags[old]
+
+    def take(self, kind: str, tag: str) -> npt.NDArray[Any] | None:
+        """Remove and return the array."""
+        with self._lock:
+            return self._kinds.get(kind, {}).pop(tag, None)
+
+    def give(self, kind: str, tag: str, array: npt.NDArray[Any]) -> None:
+        """Store the array itself."""
+        with self._lock:
+            self._kinds[kind] = {tag: array}
 
 
 class FileState(RowState):
@@ -109,6 +135,27 @@ class FileState(RowState):
             if aside is not None:
                 with contextlib.suppress(OSError):
                     os.unlink(aside)
+
+    def take(self, kind: str, tag: str) -> npt.NDArray[Any] | None:
+        """Read and remove the array; the file goes first, so that no one else takes it too."""
+        path = self._path(kind, tag)
+        mine = path.with_name(f".taken-{token_hex(8)}")
+        try:
+            os.rename(path, mine)
+            try:
+                with open(mine, "rb") as file:
+                    return read_array(file)
+            finally:
+                mine.unlink(missing_ok=True)
+        except (OSError, ValueError, EOFError):
+            return None
+
+    def give(self, kind: str, tag: str, array: npt.NDArray[Any]) -> None:
+        """Store the array in place of all others of its kind."""
+        for other in self._path(kind, tag).parent.glob("*.npy"):
+            with contextlib.suppress(OSError):
+                other.unlink()
+        self.put(kind, tag, array)
 
     def _path(self, kind: str, tag: str) -> Path:
         return self._directory / quote(kind, safe="") / f"{quote(tag, safe='')}.npy"

@@ -67,6 +67,8 @@ class IterationEnded(Event):
     reassigned: int
     """Empty clusters that took a far row."""
     seconds: float
+    rows: int
+    """About how many rows took part: fewer than all in the first passes of a progressive fit."""
 
 
 @dataclass(frozen=True, kw_only=True)

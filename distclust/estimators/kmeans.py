@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distclust.algorithms.kmeans import KMeansResult, block_centers, fit_kmeans
-from distclust.algorithms.kmeans_config import InitName, KMeansConfig
+from distclust.algorithms.kmeans_config import AlgorithmName, FitMode, InitName, KMeansConfig
 from distclust.data.refs import Metric
 from distclust.engines.protocol import Engine, Pinned
 from distclust.errors import MissingExtraError, UsageError
@@ -44,11 +44,15 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     n_init : int, default=1
         Initialisations; the one of lowest inertia is kept.
     max_iter : int, default=300
-        Most passes of one initialisation.
+        Most full passes of one initialisation.
     tol : float, default=1e-4
         Stop when the sum of squared centre movements is at most this share of the mean column variance.
     rtol : float, default=1e-4
         Stop when a pass lowers the inertia by less than this share; 0 switches the rule off.
+    fit_mode : {"auto", "full", "progressive"}, default="auto"
+        ``progressive`` runs the first passes on growing samples; ``auto`` does so where it pays.
+    algorithm : {"auto", "lloyd"}, default="auto"
+        ``auto`` skips distances that bounds exclude, where that pays; ``lloyd`` never does. The bits are the same.
     metric : {"euclidean", "cosine"}, default="euclidean"
         ``cosine`` is spherical k-means.
     precision : {"float32", "float64"}, default="float32"
@@ -71,9 +75,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     inertia_ : float
         Sum of weighted squared distances to the final centres, exact in float64.
     n_iter_ : int
-        Passes of the kept initialisation.
+        Full passes of the kept initialisation.
     history_ : list of dict
-        Inertia, shift, moved rows, reassigned clusters and seconds of every pass.
+        Inertia, shift, moved rows, reassigned clusters, seconds and rows of every pass, those over samples first.
     n_features_in_ : int
     feature_names_in_ : (n_features,) array of str
         Only for input with string column names.
@@ -108,6 +112,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         max_iter: int = 300,
         tol: float = 1e-4,
         rtol: float = 1e-4,
+        fit_mode: FitMode = "auto",
+        algorithm: AlgorithmName = "auto",
         metric: Metric = "euclidean",
         precision: Literal["float32", "float64"] = "float32",
         random_state: int | np.random.RandomState | None = None,
@@ -121,6 +127,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         self.max_iter = max_iter
         self.tol = tol
         self.rtol = rtol
+        self.fit_mode = fit_mode
+        self.algorithm = algorithm
         self.metric = metric
         self.precision = precision
         self.random_state = random_state
@@ -278,6 +286,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             max_iter=self.max_iter,
             tol=self.tol,
             rtol=self.rtol,
+            fit_mode=self.fit_mode,
+            algorithm=self.algorithm,
             n_init=self.n_init,
             seed=int(seed),
             allow_fewer=True,

@@ -71,12 +71,17 @@ def pack_centers(centers: np.ndarray) -> PackedCenters:
         If there are no centres, or they have another dtype.
     """
     centers = read_argument(np.ascontiguousarray(centers), "centers", tuple(LANES), (None, None))
-    k, d = centers.shape
-    if not k or not d:
+    if not centers.size:
         raise ValueError(f"centers has shape {centers.shape}; at least one centre of one dimension is needed.")
+    tile = _choose_tile(len(centers), LANES[centers.dtype.name])
+    return pack_panels(centers, tile[1])._replace(tile=tile)
+
+
+def pack_panels(centers: np.ndarray, vectors: int) -> PackedCenters:
+    """Pack centres in panels of ``vectors`` vectors; see `pack_centers`. The tile is left to the caller."""
+    k, d = centers.shape
     dtype = centers.dtype
-    tile = _choose_tile(k, LANES[dtype.name])
-    width = LANES[dtype.name] * tile[1]
+    width = LANES[dtype.name] * vectors
     n_panels = -(-k // width)
     by_dimension = np.zeros((d, n_panels * width), dtype)
     by_dimension[:, :k] = centers.T
@@ -92,7 +97,7 @@ def pack_centers(centers: np.ndarray) -> PackedCenters:
             norms += wide * wide
         norms[k:] = np.inf
         norms = norms.astype(dtype)
-    return PackedCenters(panels, norms, k, d, tile)
+    return PackedCenters(panels, norms, k, d, (0, vectors))
 
 
 def assign_nearest(x: np.ndarray, packed: PackedCenters) -> tuple[npt.NDArray[np.int32], np.ndarray]:

@@ -38,7 +38,7 @@ def run_kmeans(job: KMeansJob, session: Session | None = None) -> JobOutcome:
             precision=job.precision,
             on_bad_rows=job.on_bad_rows,
         )
-        result = fit_kmeans(bench.engine, data, job.algorithm(), bench.run, checkpoint_seconds=job.checkpoint_seconds)
+        result = fit_kmeans(bench.engine, data, job.settings(), bench.run, checkpoint_seconds=job.checkpoint_seconds)
         stats = bench.label(data, result.centers)
         with bench.clock.stage("write", bench.emit):
             model = _save(job, bench, data, result, stats)

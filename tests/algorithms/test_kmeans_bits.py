@@ -95,3 +95,30 @@ def test_the_rounds_of_scalable_seeding_agree(weighted: bool, monkeypatch: pytes
         whole = fit_bits(local, X, None, config, weights=weights)
         assert fit_bits(local, X, random_sizes(rng, 3000, 9), config, weights=weights) == whole
         assert fit_bits(hostile, X, random_sizes(rng, 3000, 6), config, weights=weights) == whole
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bounds_change_no_bit(kind: str) -> None:
+    rng = np.random.default_rng(3)
+    X = adversarial(rng, 4000, 40, kind)
+    settings_: dict[str, Any] = {"n_clusters": 70, "max_iter": 25, "seed": 1, "rtol": 0, "tol": 0, "allow_fewer": True}
+    with LocalEngine(2) as local, HostileEngine(1) as hostile:
+        plain = fit_bits(local, X, None, KMeansConfig(**settings_, algorithm="lloyd"))
+        assert fit_bits(local, X, random_sizes(rng, 4000, 5), KMeansConfig(**settings_)) == plain
+        assert fit_bits(hostile, X, random_sizes(rng, 4000, 5), KMeansConfig(**settings_)) == plain
+
+
+def test_progressive_fits_agree() -> None:
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(5000, 6)) + rng.integers(0, 9, (5000, 1)) * 3
+    weights = rng.uniform(0, 2, 5000)
+    config = KMeansConfig(n_clusters=15, fit_mode="progressive", seed=2)
+    with LocalEngine(2) as local, HostileEngine(2) as hostile:
+        whole = fit_bits(local, X, None, config, weights=weights)
+        assert fit_bits(local, X, random_sizes(rng, 5000, 9), config, weights=weights) == whole
+        assert fit_bits(hostile, X, random_sizes(rng, 5000, 6), config, weights=weights) == whole
+        with prepared(local, X, weights=weights) as data:
+            rows = [h.rows for h in fit_kmeans(local, data, config).history]
+    assert rows[0] == 15 * 24
+    assert rows == sorted(rows)
+    assert rows[-1] == 5000

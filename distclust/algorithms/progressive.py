@@ -1,0 +1,78 @@
+"""Progressive fitting: Lloyd on growing samples, the last passes on all rows.
+
+A pass over a sample of m rows costs m / n of a full one, and as long as centres are far from their final places it
+teaches as much. Samples are hash prefixes, so each holds the one before, and all are the same in any partitioning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from distclust.algorithms.kmeans_config import KMeansConfig
+from distclust.engines.protocol import Engine
+from distclust.engines.sampled import ALL_ROWS, SampledEngine
+from distclust.ops.profile import PreparedData
+
+ROWS_PER_CENTER = 24
+"""Rows a centre of the first sample. Measured with the prototype: 16-24 served, 48 cost more and gained nothing."""
+
+GROWTH = 2
+SAMPLE_RTOL = 2e-3
+"""A sample has taught what it can when a pass gains less: about its own sampling noise (0.2-0.5 % served)."""
+
+SAMPLE_PASSES = 12
+
+LEAST_ROWS = 50_000
+LEAST_ROWS_PER_CENTER = 4 * ROWS_PER_CENTER
+"""Smaller datasets are fitted in full: there is too little to save."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One size of the sample.
+
+    Attributes
+    ----------
+    limit : int
+        Rows with a hash below it.
+    rows : int
+        About so many.
+    """
+
+    limit: int
+    rows: int
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all rows take part."""
+        return self.limit == ALL_ROWS
+
+
+def ladder(data: PreparedData, config: KMeansConfig) -> tuple[Rung, ...]:
+    """Return the samples of a fit, the last of which is all rows."""
+    n, k = data.moments.n_rows, config.n_clusters
+    full = Rung(ALL_ROWS, n)
+    if config.fit_mode == "full" or not isinstance(config.init, str):
+        return (full,)
+    worth_it = n >= max(LEAST_ROWS, LEAST_ROWS_PER_CENTER * k)
+    if config.fit_mode == "auto" and not worth_it:
+        return (full,)
+    rungs, rows = [], ROWS_PER_CENTER * k
+    while rows * GROWTH <= n:
+        # Integers: the limit must not depend on how a float rounds.
+        rungs.append(Rung(ALL_ROWS * rows // n, rows))
+        rows *= GROWTH
+    return (*rungs, full)
+
+
+def on_rung(
+    engine: Engine, data: PreparedData, config: KMeansConfig, rung: Rung
+) -> tuple[Engine, PreparedData, KMeansConfig]:
+    """Return engine, data and settings for a pass over one sample."""
+    if rung.is_full:
+        return engine, data, config
+    share = rung.rows / data.moments.n_rows
+    moments = replace(data.moments, n_rows=rung.rows, mass=data.moments.mass * share)
+    sampled = replace(data, moments=moments)
+    settings = replace(config, rtol=max(config.rtol, SAMPLE_RTOL), max_iter=min(config.max_iter, SAMPLE_PASSES))
+    return SampledEngine(engine, rung.limit), sampled, settings
