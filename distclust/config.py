@@ -86,6 +86,8 @@ class DataJob(BaseModel):
 class KMeansJob(DataJob):
     """k-means over a dataset: model, labels, manifest."""
 
+    how: ClassVar[frozenset[str]] = DataJob.how | {"algorithm"}
+
     kind: Literal["kmeans"] = "kmeans"
     n_clusters: int = Field(ge=1, alias="k", validation_alias="k", description="Number of clusters.")
     weight_column: str | None = Field(None, description="Column of non-negative row weights.")

@@ -137,7 +137,7 @@ def _climb(
     best: _Best | None,
 ) -> LloydState:
     """Run Lloyd on every sample from the state's on; each begins where the one before ended."""
-    rungs = ladder(data, config)
+    rungs = ladder(data.moments.n_rows, config)
     while True:
         state = _run(*on_rung(engine, data, config, rungs[state.rung]), state, saver, number, best)
         if state.rung == len(rungs) - 1:
@@ -178,7 +178,7 @@ def _fewer(config: KMeansConfig, n: int) -> KMeansConfig:
 def _seed(engine: Engine, data: PreparedData, config: KMeansConfig, number: int) -> LloydState:
     """Find first centres on the smallest sample; on all rows where that has too few distinct ones."""
     started = time.perf_counter()
-    rungs = ladder(data, config)
+    rungs = ladder(data.moments.n_rows, config)
     engine.options.emit(StageStarted(stage="seed", total_rows=rungs[0].rows))
     rung = 0
     centers = initial_centers(*on_rung(engine, data, config, rungs[0]), number)

@@ -48,9 +48,9 @@ class Rung:
         return self.limit == ALL_ROWS
 
 
-def ladder(data: PreparedData, config: KMeansConfig) -> tuple[Rung, ...]:
-    """Return the samples of a fit, the last of which is all rows."""
-    n, k = data.moments.n_rows, config.n_clusters
+def ladder(n: int, config: KMeansConfig) -> tuple[Rung, ...]:
+    """Return the samples of a fit to n rows, the last of which is all rows."""
+    k = config.n_clusters
     full = Rung(ALL_ROWS, n)
     if config.fit_mode == "full" or not isinstance(config.init, str):
         return (full,)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from distclust.algorithms.lloyd import FAR_ROWS
+from distclust.algorithms.progressive import ladder
 from distclust.algorithms.seeding import OVERSAMPLING, ROUNDS, SAMPLE_ROWS_LEAST
 from distclust.config import KMeansJob
 from distclust.data.node import NodeConfig
@@ -14,10 +15,14 @@ from distclust.data.refs import PartitionRef
 from distclust.data.sources import Source
 from distclust.engines.open import open_engine
 from distclust.engines.protocol import Engine, EngineOptions
+from distclust.ops.bounds import PANEL, bounds_pay
 from distclust.ops.profile import plan
 from distclust.workflows.common import fresh_cut, source_of
 
 _ROW_ID, _WEIGHT, _LABEL = 8, 8, 4
+_BOUND = 4
+"""Bytes of a bound."""
+
 _LABELLINGS = 2
 """Labels are kept under the centres of this pass and of the one before."""
 _SUM = 8
@@ -112,6 +117,7 @@ def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[Partiti
     item = 8 if job.precision == "float64" else 4
     weight = _WEIGHT if job.weight_column else 0
     k, d = job.n_clusters, source.width
+    bounds = -(-k // PANEL) * _BOUND if job.algorithm == "auto" and bounds_pay(k, d, 0.0) else 0
     largest = max(ref.n_rows for ref in refs)
     block = largest * (d * item + _ROW_ID + weight)
     model = k * d * item
@@ -130,7 +136,7 @@ def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[Partiti
         partitions=len(refs),
         partition_rows=largest,
         block_bytes=block,
-        scratch_bytes=source.n_rows * (d * item + _ROW_ID + weight + _LABELLINGS * _LABEL),
+        scratch_bytes=source.n_rows * (d * item + _ROW_ID + weight + _LABELLINGS * _LABEL + bounds),
         model_bytes=model,
         task_bytes=block + 2 * model + returned,
         sent_bytes=2 * model * travels,
@@ -153,4 +159,8 @@ def _notes(job: KMeansJob, source: Source) -> tuple[str, ...]:
     notes = []
     if source.n_rows < job.n_clusters and not job.allow_fewer:
         notes.append(f"{source.n_rows} rows are fewer than {job.n_clusters} clusters: the run would fail.")
+    rungs = ladder(source.n_rows, job.settings())
+    if len(rungs) > 1:
+        sizes = ", ".join(str(rung.rows) for rung in rungs[:-1])
+        notes.append(f"First centres and first passes come from samples of {sizes} rows.")
     return tuple(notes)

@@ -28,7 +28,10 @@ MOST_MOVED = 0.15
 """Share of the rows that may still change cluster. Bounds cost about one more pass to build and are worthless while
 centres move far; measured on minipile (64 900 x 384, k = 1000) and on 200 000 x 128, k = 1000."""
 
-MOST_BYTES_PER_VALUE = 2
+PANEL = 16
+"""Centres that share a bound (8 under float64, as many as a vector of the kernels holds)."""
+
+MOST_BOUNDS_PER_VALUE = 2
 """Bounds take n * k / 16 values; no more than so many times the n * d of the rows."""
 
 
@@ -56,7 +59,7 @@ def bounds_pay(n_clusters: int, width: int, moved_share: float) -> bool:
     return (
         n_clusters >= LEAST_CLUSTERS
         and width >= LEAST_WIDTH
-        and n_clusters / 16 <= MOST_BYTES_PER_VALUE * width
+        and n_clusters / PANEL <= MOST_BOUNDS_PER_VALUE * width
         and moved_share <= MOST_MOVED
     )
 
