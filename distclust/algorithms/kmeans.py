@@ -112,61 +112,34 @@ def fit_kmeans(
     if n < k:
         config = _fewer(config, n)
     saver = _Saver(None if run is None else run.checkpoints("kmeans"), checkpoint_seconds)
-    number, state, best = saver.restore()
-    while number < config.n_init:
+    state = saver.restore()
+    while saver.number < config.n_init:
         if state is None:
-            state = _seed(engine, data, config, number)
-            saver.save(number, state, best)
-        state = _climb(engine, data, config, state, saver, number, best)
+            state = _seed(engine, data, config, saver.number)
+            saver.save(state)
+        state = _climb(engine, data, config, state, saver)
         inertia = 0.0 if config.n_init == 1 else _exact_inertia(engine, data, state.centers)
-        if best is None or inertia < best.inertia:
-            best = _Best(state, inertia)
-        number, state = number + 1, None
-        saver.save(number, None, best)
-    assert best is not None
-    return _result(data, config, best.state)
+        saver.finished(_Best(state, inertia))
+        state = None
+    assert saver.best is not None
+    return _result(data, config, saver.best.state)
 
 
-def _climb(
-    engine: Engine,
-    data: PreparedData,
-    config: KMeansConfig,
-    state: LloydState,
-    saver: _Saver,
-    number: int,
-    best: _Best | None,
-) -> LloydState:
+def _climb(engine: Engine, data: PreparedData, config: KMeansConfig, state: LloydState, saver: _Saver) -> LloydState:
     """Run Lloyd on every sample from the state's on; each begins where the one before ended."""
     rungs = ladder(data.moments.n_rows, config)
     while True:
-        state = _run(*on_rung(engine, data, config, rungs[state.rung]), state, saver, number, best)
+        rung = rungs[state.rung]
+        part, sampled, settings = on_rung(engine, data, config, rung)
+        stage = "lloyd" if rung.is_full else "sample"
+        try:
+            state = run_lloyd(part, sampled, settings, state, checkpoint=saver.after_pass, stage=stage)
+        except CancelledError:
+            saver.save_last()
+            raise
         if state.rung == len(rungs) - 1:
             return state
         state = LloydState(state.centers, history=state.history, rung=state.rung + 1)
-
-
-def _run(
-    engine: Engine,
-    data: PreparedData,
-    config: KMeansConfig,
-    state: LloydState,
-    saver: _Saver,
-    number: int,
-    best: _Best | None,
-) -> LloydState:
-    """Run Lloyd; a cancelled run leaves its last finished pass behind."""
-    last = state
-
-    def after_pass(now: LloydState) -> None:
-        nonlocal last
-        last = now
-        saver.save_sometimes(number, now, best)
-
-    try:
-        return run_lloyd(engine, data, config, state, checkpoint=after_pass)
-    except CancelledError:
-        saver.save(number, last, best)
-        raise
 
 
 def _fewer(config: KMeansConfig, n: int) -> KMeansConfig:
@@ -179,7 +152,7 @@ def _seed(engine: Engine, data: PreparedData, config: KMeansConfig, number: int)
     """Find first centres on the smallest sample; on all rows where that has too few distinct ones."""
     started = time.perf_counter()
     rungs = ladder(data.moments.n_rows, config)
-    engine.options.emit(StageStarted(stage="seed", total_rows=rungs[0].rows))
+    engine.options.emit(StageStarted(stage="seed", total_rows=data.pinned.n_rows))
     rung = 0
     centers = initial_centers(*on_rung(engine, data, config, rungs[0]), number)
     if len(centers) < config.n_clusters and rung < len(rungs) - 1:
@@ -229,46 +202,69 @@ def _result(data: PreparedData, config: KMeansConfig, state: LloydState) -> KMea
 
 
 class _Saver:
-    """Writes and reads checkpoints; does nothing without a place for them."""
+    """Where the fit is; writes and reads checkpoints, and does without where there is no place for them.
+
+    Attributes
+    ----------
+    number : int
+        Initialisation in progress.
+    best : _Best or None
+        The best finished one.
+    """
 
     def __init__(self, checkpoints: Checkpoints | None, seconds: float) -> None:
+        self.number = 0
+        self.best: _Best | None = None
         self._checkpoints = checkpoints
         self._seconds = seconds
         self._saved = 0.0
+        self._last: LloydState | None = None
 
-    def save_sometimes(self, number: int, state: LloydState, best: _Best | None) -> None:
+    def after_pass(self, state: LloydState) -> None:
         """Save unless the last save is recent."""
+        self._last = state
         if time.monotonic() - self._saved >= self._seconds:
-            self.save(number, state, best)
+            self.save(state)
 
-    def save(self, number: int, state: LloydState | None, best: _Best | None) -> None:
-        """Save initialisation ``number`` in progress, and the best finished one."""
+    def save_last(self) -> None:
+        """Save the last pass, if there was one."""
+        if self._last is not None:
+            self.save(self._last)
+
+    def finished(self, candidate: _Best) -> None:
+        """Take a finished initialisation and go on to the next."""
+        if self.best is None or candidate.inertia < self.best.inertia:
+            self.best = candidate
+        self.number += 1
+        self._last = None
+        self.save(None)
+
+    def save(self, state: LloydState | None) -> None:
+        """Save the state of the initialisation in progress."""
         if self._checkpoints is None:
             return
         arrays: dict[str, npt.NDArray[np.generic]] = {}
-        record: dict[str, object] = {"run": number}
-        for name, part in (("state", state), ("best", best.state if best else None)):
+        record: dict[str, object] = {"run": self.number}
+        for name, part in (("state", state), ("best", self.best.state if self.best else None)):
             if part is not None:
                 record[name] = _describe(part)
                 arrays[f"{name}-centers"] = part.centers
                 if part.previous is not None:
                     arrays[f"{name}-previous"] = part.previous
-        if best is not None:
-            record["best_inertia"] = best.inertia
-        self._checkpoints.save(number * _STEPS_PER_INIT + (len(state.history) if state else 0), record, arrays)
+        if self.best is not None:
+            record["best_inertia"] = self.best.inertia
+        self._checkpoints.save(self.number * _STEPS_PER_INIT + (len(state.history) if state else 0), record, arrays)
         self._saved = time.monotonic()
 
-    def restore(self) -> tuple[int, LloydState | None, _Best | None]:
-        """Return where the last save was: initialisation, its state, the best finished one."""
+    def restore(self) -> LloydState | None:
+        """Go back to the last save; return the state of the initialisation in progress."""
         found = None if self._checkpoints is None else self._checkpoints.load()
         if found is None:
-            return 0, None, None
+            return None
+        self.number = int(found.state["run"])
         best = _rebuild("best", found)
-        return (
-            int(found.state["run"]),
-            _rebuild("state", found),
-            None if best is None else _Best(best, float(found.state["best_inertia"])),
-        )
+        self.best = None if best is None else _Best(best, float(found.state["best_inertia"]))
+        return _rebuild("state", found)
 
 
 def _describe(state: LloydState) -> dict[str, object]:

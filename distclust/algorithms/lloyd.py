@@ -165,6 +165,7 @@ def run_lloyd(
     state: LloydState,
     *,
     checkpoint: Callable[[LloydState], None] | None = None,
+    stage: str = "lloyd",
 ) -> LloydState:
     """Iterate until a stopping rule holds.
 
@@ -178,16 +179,19 @@ def run_lloyd(
         First centres, or a checkpoint. The result has the same bits from either.
     checkpoint : callable, optional
         Called with the state after every pass.
+    stage : str, default="lloyd"
+        Name in the events.
     """
     started = time.perf_counter()
-    engine.options.emit(StageStarted(stage="lloyd", total_rows=data.moments.n_rows, max_passes=config.max_iter))
+    engine.options.emit(StageStarted(stage=stage, total_rows=data.pinned.n_rows, max_passes=config.max_iter))
     threshold = config.tol * float(np.cumsum(data.moments.variance)[-1] / data.width)
     memory = _Memory()
     while not state.finished and state.iteration < config.max_iter:
         state = _iterate(engine, data, config, state, memory, threshold)
+        engine.options.emit(IterationEnded(stage=stage, **vars(state.history[-1])))
         if checkpoint is not None:
             checkpoint(state)
-    engine.options.emit(StageEnded(stage="lloyd", seconds=time.perf_counter() - started))
+    engine.options.emit(StageEnded(stage=stage, seconds=time.perf_counter() - started))
     return state
 
 
@@ -235,7 +239,6 @@ def _iterate(
     finished = reassigned == 0 and (
         stats.moved == 0 or entry.shift <= threshold or (state.iteration > 0 and gain < config.rtol * state.inertia)
     )
-    engine.options.emit(IterationEnded(stage="lloyd", **vars(entry)))
     history = (*state.history, entry)
     new_state = LloydState(new, entry.iteration, history, finished, state.centers, empty, state.rung)
     return new_state

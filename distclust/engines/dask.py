@@ -147,8 +147,11 @@ class DaskEngine(BaseEngine):
             return
         probes = _probe_cluster(self._client, [address for address in threads if address not in self._workers])
         self._workers = {a: self._workers.get(a) or probes[a] for a in threads if a in self._workers or a in probes}
-        self._slots = [address for address in sorted(threads) for _ in range(threads[address])]
-        on_host = Counter(self._workers[address].host for address in self._slots if address in self._workers)
+        if not self._workers:  # all died while they were asked
+            self._refresh()
+            return
+        self._slots = [address for address in sorted(self._workers) for _ in range(threads[address])]
+        on_host = Counter(self._workers[address].host for address in self._slots)
         self.info = replace(
             self.info,
             slots=len(self._slots),
@@ -329,13 +332,19 @@ def _probe_cluster(client: Client, addresses: list[str]) -> dict[str, WorkerInfo
     """Ask workers what they have; they, and the scheduler that unpacks the tasks, must run the driver's code."""
     try:
         versions = {"the scheduler": client.run_on_scheduler(code_version)}
-        infos: dict[str, WorkerInfo] = client.run(probe, path_identity(Path.cwd()), workers=addresses)
+        answers = client.run(probe, path_identity(Path.cwd()), workers=addresses, on_error="return")
+        # A worker that dies while it is asked is none; whatever else goes wrong there is for the user to mend.
+        answers = {address: answer for address, answer in answers.items() if not isinstance(answer, OSError)}
+        for answer in answers.values():
+            if isinstance(answer, Exception):
+                raise answer
     except Exception as error:  # what Dask makes of an ImportError there depends on where and when it is raised
         raise UsageError(
             f"A worker or the scheduler cannot load distclust: {error}.",
             where=client.scheduler.address,
             do="Install the driver's distclust there.",
         ) from error
+    infos: dict[str, WorkerInfo] = answers
     versions.update({f"worker {address}": info.version for address, info in infos.items()})
     for who, version in versions.items():
         if version != code_version():

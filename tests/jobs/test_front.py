@@ -29,7 +29,7 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 
 def pass_ended(iteration: int, inertia: float = 10.0) -> IterationEnded:
     return IterationEnded(
-        stage="lloyd", iteration=iteration, inertia=inertia, shift=0.1, moved=3, reassigned=0, seconds=0.1
+        stage="lloyd", iteration=iteration, inertia=inertia, shift=0.1, moved=3, reassigned=0, seconds=0.1, rows=9
     )
 
 
