@@ -25,7 +25,7 @@ class Event:
 @dataclass(frozen=True, kw_only=True)
 class StageStarted(Event):
     stage: str
-    """Human name: ``profile``, ``cache``, ``seed``, ``lloyd``, ``label``; ``sample`` for Lloyd on a part of the rows."""
+    """Human name: ``profile``, ``cache``, ``seed``, ``sample`` (Lloyd on part of the rows), ``lloyd``, ``label``."""
     total_rows: int = 0
     """Rows that one pass of the stage touches; 0 if unknown."""
     max_passes: int = 1
