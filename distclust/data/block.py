@@ -47,15 +47,10 @@ class Block:
 
     def prefix(self, limit: int) -> Block:
         """Return the rows whose hash is below ``limit`` (0 ... 2**64): a random sample, the same in any cut."""
-        low, high = 0, self.n
-        while low < high:
-            middle = (low + high) // 2
-            if int(hash_rows(self.row_ids[middle : middle + 1])[0]) < limit:
-                low = middle + 1
-            else:
-                high = middle
-        weights = None if self.weights is None else self.weights[:low]
-        return Block(self.x[:low], self.row_ids[:low], weights, self.ref, self.view)
+        # Hashing all ids at once is faster than a search that hashes one after the other from Python.
+        count = self.n if limit >= 1 << 64 else int(np.searchsorted(hash_rows(self.row_ids), np.uint64(limit)))
+        weights = None if self.weights is None else self.weights[:count]
+        return Block(self.x[:count], self.row_ids[:count], weights, self.ref, self.view)
 
     @property
     def n(self) -> int:

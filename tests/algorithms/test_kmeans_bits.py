@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distclust.algorithms import seeding
+from distclust.algorithms import progressive, seeding
 from distclust.algorithms.kmeans import fit_kmeans
 from distclust.algorithms.kmeans_config import KMeansConfig
 from distclust.engines.local import LocalEngine
@@ -108,7 +108,8 @@ def test_bounds_change_no_bit(kind: str) -> None:
         assert fit_bits(hostile, X, random_sizes(rng, 4000, 5), KMeansConfig(**settings_)) == plain
 
 
-def test_progressive_fits_agree() -> None:
+def test_progressive_fits_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progressive, "LEAST_SAMPLE", 100)
     rng = np.random.default_rng(5)
     X = rng.normal(size=(5000, 6)) + rng.integers(0, 9, (5000, 1)) * 3
     weights = rng.uniform(0, 2, 5000)
