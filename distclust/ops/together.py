@@ -43,6 +43,14 @@ class NamedState(RowState):
         """Store an array for this algorithm."""
         self._state.put(f"{self._name}-{kind}", tag, array)
 
+    def take(self, kind: str, tag: str) -> npt.NDArray[Any] | None:
+        """Take the array of this algorithm."""
+        return self._state.take(f"{self._name}-{kind}", tag)
+
+    def give(self, kind: str, tag: str, array: npt.NDArray[Any]) -> None:
+        """Give an array back to this algorithm."""
+        self._state.give(f"{self._name}-{kind}", tag, array)
+
 
 class Partials(tuple[Any, ...]):
     """One partial of each algorithm, all of them exact."""
