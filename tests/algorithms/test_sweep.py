@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,10 @@ def bits(one: Candidate) -> tuple[Any, ...]:
     metric=st.sampled_from(["euclidean", "cosine"]),
     weighted=st.booleans(),
     n_init=st.integers(1, 2),
+    fit_mode=st.sampled_from(["full", "progressive"]),
 )
 def test_every_k_has_the_bits_of_a_run_of_its_own(
-    seed: int, kind: str, init: Any, metric: Any, weighted: bool, n_init: int
+    seed: int, kind: str, init: Any, metric: Any, weighted: bool, n_init: int, fit_mode: Any
 ) -> None:
     rng = np.random.default_rng(seed)
     n, d = int(rng.integers(20, 150)), int(rng.integers(1, 6))
@@ -60,6 +62,7 @@ def test_every_k_has_the_bits_of_a_run_of_its_own(
     how: dict[str, Any] = {"weights": rng.uniform(0.1, 3, n) if weighted else None, "metric": metric}
     how["on_bad_rows"] = "drop"
     settings: dict[str, Any] = {"init": init, "metric": metric, "n_init": n_init, "max_iter": 5, "seed": seed}
+    settings["fit_mode"] = fit_mode
     ks = sorted(set(rng.integers(1, 14, 4).tolist()))
     configs = [KMeansConfig(n_clusters=k, rtol=0, allow_fewer=True, **settings) for k in ks]
     with LocalEngine(2) as local, HostileEngine(seed) as hostile:
@@ -74,6 +77,17 @@ def test_every_k_has_the_bits_of_a_run_of_its_own(
                 assert one.inertia == stats.inertia.total()
         with prepared(hostile, X, random_sizes(rng, n, 6), **how) as data:
             assert [bits(one) for one in fit_sweep(hostile, data, configs)] == [bits(one) for one in together]
+
+
+def test_bounds_of_each_k_are_its_own() -> None:
+    X = np.random.default_rng(0).normal(size=(3000, 40))
+    configs = [KMeansConfig(n_clusters=k, seed=1, rtol=0, max_iter=15) for k in (64, 80)]
+    with LocalEngine(2) as engine, prepared(engine, X) as data:
+        together = fit_sweep(engine, data, configs)
+        for one, config in zip(together, configs, strict=True):
+            plain = fit_kmeans(engine, data, replace(config, algorithm="lloyd"))
+            assert one.result.vectors.tobytes() == plain.vectors.tobytes()
+            assert sum(h.moved < len(X) / 10 for h in plain.history) > 2, "or no bounds were kept"
 
 
 def rows_read(events: list[Event]) -> int:
