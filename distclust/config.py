@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from distclust.algorithms.kmeans_config import KMeansConfig
 from distclust.errors import UsageError, nearest_name
+
+J = TypeVar("J", bound=BaseModel)
 
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgt]?i?b?)", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -41,6 +43,17 @@ def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, str | Path) else value
 
 
+def _as_counts(value: object) -> object:
+    """Turn ``"10,20,50"`` or one number into the numbers; they come in ascending order, each once."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    return [value] if isinstance(value, int) else value
+
+
+def _ascending(value: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(set(value)))
+
+
 def _least_memory(value: int | None) -> int | None:
     if value is not None and value < 64 << 20:
         raise ValueError(f"{value} bytes are too few; at least 64MB are needed")
@@ -50,12 +63,27 @@ def _least_memory(value: int | None) -> int | None:
 Size = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)]
 Memory = Annotated[Size | None, AfterValidator(_least_memory)]
 Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+Counts = Annotated[
+    tuple[Annotated[int, Field(ge=1)], ...],
+    BeforeValidator(_as_counts),
+    AfterValidator(_ascending),
+    Field(min_length=1),
+]
 
 
-class DataJob(BaseModel):
-    """What all jobs over a dataset share."""
+class EngineJob(BaseModel):
+    """What all jobs on an engine share."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    engine: str = Field("local", description="local, local[N], dask, dask://host:port, spark, spark://host:port.")
+    memory: Memory = Field(None, description="Most memory of each process beyond the interpreter, as 256MB.")
+    scratch: str | None = Field(None, description="Directory on a local disk for the node cache.")
+    target_bytes: Size | None = Field(None, description="Bytes of a partition; default: from the memory.")
+
+
+class DataJob(EngineJob):
+    """What all jobs over a dataset share."""
 
     how: ClassVar[frozenset[str]] = frozenset(
         {"output", "engine", "memory", "scratch", "overwrite", "target_bytes", "checkpoint_seconds"}
@@ -68,11 +96,7 @@ class DataJob(BaseModel):
     id_column: str | None = Field(None, description="Column copied into the labels; default: the global row id.")
     on_bad_rows: Literal["error", "drop"] = Field("error", description="NaN, infinity; zero rows under cosine.")
     output: str = Field(description="Run directory, or URI.")
-    engine: str = Field("local", description="local, local[N], dask, dask://host:port, spark, spark://host:port.")
-    memory: Memory = Field(None, description="Most memory of each process beyond the interpreter, as 256MB.")
-    scratch: str | None = Field(None, description="Directory on a local disk for the node cache.")
     overwrite: bool = Field(False, description="Replace the output, at the very end.")
-    target_bytes: Size | None = Field(None, description="Bytes of a partition; default: from the memory.")
 
     def what(self) -> dict[str, Any]:
         """Return the keys that decide the result, as plain values."""
@@ -83,13 +107,11 @@ class DataJob(BaseModel):
         return {k: v for k, v in self.model_dump(mode="json").items() if k in self.how}
 
 
-class KMeansJob(DataJob):
-    """k-means over a dataset: model, labels, manifest."""
+class LloydJob(DataJob):
+    """What jobs that run k-means share: all but the number of clusters."""
 
     how: ClassVar[frozenset[str]] = DataJob.how | {"algorithm"}
 
-    kind: Literal["kmeans"] = "kmeans"
-    n_clusters: int = Field(ge=1, alias="k", validation_alias="k", description="Number of clusters.")
     weight_column: str | None = Field(None, description="Column of non-negative row weights.")
     init: Literal["k-means||", "k-means++", "random"] = Field("k-means||", description="Seeding.")
     metric: Literal["euclidean", "cosine"] = Field("euclidean", description="Distance; cosine uses unit rows.")
@@ -108,10 +130,10 @@ class KMeansJob(DataJob):
     allow_fewer: bool = Field(False, description="Accept fewer clusters where fewer rows are distinct.")
     checkpoint_seconds: float = Field(0.0, ge=0, description="Least seconds between checkpoints; 0: every pass.")
 
-    def settings(self) -> KMeansConfig:
-        """Return the settings of the algorithm."""
+    def settings_for(self, n_clusters: int) -> KMeansConfig:
+        """Return the settings of the algorithm for one number of clusters."""
         return KMeansConfig(
-            n_clusters=self.n_clusters,
+            n_clusters=n_clusters,
             init=self.init,
             metric=self.metric,
             max_iter=self.max_iter,
@@ -125,6 +147,26 @@ class KMeansJob(DataJob):
         )
 
 
+class KMeansJob(LloydJob):
+    """k-means over a dataset: model, labels, manifest."""
+
+    kind: Literal["kmeans"] = "kmeans"
+    n_clusters: int = Field(ge=1, alias="k", validation_alias="k", description="Number of clusters.")
+
+    def settings(self) -> KMeansConfig:
+        """Return the settings of the algorithm."""
+        return self.settings_for(self.n_clusters)
+
+
+class SweepJob(LloydJob):
+    """k-means with several numbers of clusters at once, and scores to choose by."""
+
+    kind: Literal["sweep"] = "sweep"
+    n_clusters: Counts = Field(
+        alias="k", validation_alias="k", description="Numbers of clusters to try, such as 10,20,50,100."
+    )
+
+
 class AssignJob(DataJob):
     """Labels of new rows under a finished model."""
 
@@ -135,12 +177,28 @@ class AssignJob(DataJob):
     model: str = Field(description="Run directory or model directory.")
 
 
-Job = Annotated[KMeansJob | AssignJob, Field(discriminator="kind")]
-_ADAPTER: TypeAdapter[KMeansJob | AssignJob] = TypeAdapter(Job)
-JOBS: dict[str, type[KMeansJob] | type[AssignJob]] = {"kmeans": KMeansJob, "assign": AssignJob}
+class EvaluateJob(EngineJob):
+    """Scores of a finished run. A question rather than a run: no job file, nothing to resume."""
+
+    run: str = Field(description="Run directory of a finished kmeans or assign.")
+    truth: str | None = Field(None, description="Column of true classes (strings, integers) to compare with.")
+    data: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+        (), description="Where the rows of the run lie now; default: where the run read them."
+    )
+    output: str | None = Field(None, description="Directory for evaluation.json and clusters.parquet; default: none.")
 
 
-def parse_job(values: dict[str, Any], *, where: str = "") -> KMeansJob | AssignJob:
+AnyJob: TypeAlias = KMeansJob | SweepJob | AssignJob
+Job = Annotated[AnyJob, Field(discriminator="kind")]
+_ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)
+JOBS: dict[str, type[KMeansJob] | type[SweepJob] | type[AssignJob]] = {
+    "kmeans": KMeansJob,
+    "sweep": SweepJob,
+    "assign": AssignJob,
+}
+
+
+def parse_job(values: dict[str, Any], *, where: str = "") -> AnyJob:
     """Check the values of a job.
 
     Parameters
@@ -161,10 +219,15 @@ def parse_job(values: dict[str, Any], *, where: str = "") -> KMeansJob | AssignJ
         raise UsageError(
             f"kind is {kind!r}; allowed are {allowed}.", where=where, do=nearest_name(str(kind or ""), JOBS)
         )
+    return checked(JOBS[kind], values, where=where)
+
+
+def checked(model: type[J], values: dict[str, Any], *, where: str = "") -> J:
+    """Check values against a model; see `parse_job`."""
     try:
-        return JOBS[kind].model_validate(values)
+        return model.model_validate(values)
     except ValidationError as invalid:
-        raise UsageError(_explain(invalid, JOBS[kind]), where=where) from None
+        raise UsageError(_explain(invalid, model), where=where) from None
 
 
 def _explain(invalid: ValidationError, model: type[BaseModel]) -> str:
@@ -182,7 +245,7 @@ def _explain(invalid: ValidationError, model: type[BaseModel]) -> str:
     return " ".join(lines)
 
 
-def load_job(path: str | Path) -> KMeansJob | AssignJob:
+def load_job(path: str | Path) -> AnyJob:
     """Read a job file (TOML).
 
     Raises

@@ -22,8 +22,20 @@ from distclust.cli.options import (
     text_option,
 )
 from distclust.cli.report import demo_lines, inspect_lines, outcome_dict, outcome_lines, plan_lines, verify_lines
-from distclust.cli.session import run_shown
-from distclust.config import AssignJob, DataJob, KMeansJob, job_schema, load_job, parse_job
+from distclust.cli.scores import evaluation_lines
+from distclust.cli.session import run_shown, shown
+from distclust.config import (
+    AnyJob,
+    AssignJob,
+    DataJob,
+    EvaluateJob,
+    KMeansJob,
+    SweepJob,
+    checked,
+    job_schema,
+    load_job,
+    parse_job,
+)
 from distclust.errors import DataError, UsageError
 
 DEMO_CLUSTERS = 40
@@ -52,6 +64,31 @@ def kmeans(given: Given) -> None:
 def assign(given: Given) -> None:
     """Label a dataset with the model of a run."""
     _run(_job("assign", given), given)
+
+
+@takes(data_argument(SweepJob), *options_of(SweepJob, without=["id_column"]), JSON)
+def sweep(given: Given) -> None:
+    """Run k-means with several k at once, and score them: a table and a plot to choose k by.
+
+    All k share their passes over the rows; each gets the bits of `kmeans` with that k.
+    """
+    _run(_job("sweep", given), given)
+
+
+@takes(
+    text_argument("run", "RUN", "Run directory of a finished kmeans or assign."),
+    text_option("data", ("--data",), "DATA", EvaluateJob.model_fields["data"].description or ""),
+    *options_of(EvaluateJob, without=["run"]),
+    JSON,
+)
+def evaluate(given: Given) -> None:
+    """Score the labels of a finished run: silhouettes, Davies-Bouldin, Calinski-Harabasz, balance, a truth column.
+
+    Writes nothing, unless an output is given.
+    """
+    job = checked(EvaluateJob, _absolute(job_values(given)))
+    scores = shown(lambda emit, token: late.evaluate_run(job, emit, token))
+    _print(given, scores.as_dict(), evaluation_lines(scores))
 
 
 @takes(
@@ -136,11 +173,11 @@ def demo(given: Given) -> None:
     _print(given, {**outcome_dict(shown.outcome), **shown.as_dict()}, demo_lines(shown))
 
 
-def _job(kind: str, given: Given) -> KMeansJob | AssignJob:
+def _job(kind: str, given: Given) -> AnyJob:
     return parse_job(_absolute({"kind": kind, **job_values(given)}))
 
 
-def _run(job: KMeansJob | AssignJob, given: Given) -> None:
+def _run(job: AnyJob, given: Given) -> None:
     outcome = run_shown(job)
     _print(given, outcome_dict(outcome), outcome_lines(outcome))
 
@@ -149,7 +186,8 @@ def _absolute(values: dict[str, Any]) -> dict[str, Any]:
     """Make local paths absolute, so that a run can be resumed from anywhere; the output stays as it was typed."""
     changed = dict(values)
     if "data" in values:
-        changed["data"] = [_absolute_path(path) for path in values["data"]]
+        typed = values["data"]
+        changed["data"] = [_absolute_path(path) for path in ([typed] if isinstance(typed, str) else typed)]
     for name in ("model", "scratch"):
         if values.get(name):
             changed[name] = _absolute_path(values[name])

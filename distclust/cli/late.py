@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from distclust.cli.inspection import RunView
     from distclust.cli.plan import PlanView
     from distclust.cli.verification import Verification
-    from distclust.config import AssignJob, KMeansJob
+    from distclust.config import AnyJob, EvaluateJob, KMeansJob
     from distclust.engines.events import Emit
     from distclust.engines.protocol import CancelToken
     from distclust.workflows.common import JobOutcome
+    from distclust.workflows.evaluate import RunScores
 
 
 def shown_progress(console: Console) -> AbstractContextManager[Emit]:
@@ -32,12 +33,19 @@ def cancel_token() -> CancelToken:
     return token
 
 
-def run_job(job: KMeansJob | AssignJob, emit: Emit, cancel: CancelToken) -> JobOutcome:
+def run_job(job: AnyJob, emit: Emit, cancel: CancelToken) -> JobOutcome:
     """Run a job by the workflow of its kind."""
     session = import_module("distclust.workflows.common").Session(emit, cancel)
     workflow = import_module(f"distclust.workflows.{job.kind}")
     outcome: JobOutcome = getattr(workflow, f"run_{job.kind}")(job, session)
     return outcome
+
+
+def evaluate_run(job: EvaluateJob, emit: Emit, cancel: CancelToken) -> RunScores:
+    """See `distclust.workflows.evaluate.run_evaluate`."""
+    session = import_module("distclust.workflows.common").Session(emit, cancel)
+    scores: RunScores = import_module("distclust.workflows.evaluate").run_evaluate(job, session)
+    return scores
 
 
 def plan_job(job: KMeansJob) -> PlanView:
@@ -58,9 +66,9 @@ def is_run(output: str) -> bool:
     return found
 
 
-def resumed_job(output: str, changes: dict[str, Any]) -> KMeansJob | AssignJob:
+def resumed_job(output: str, changes: dict[str, Any]) -> AnyJob:
     """See `distclust.cli.inspection.resumed_job`."""
-    job: KMeansJob | AssignJob = import_module("distclust.cli.inspection").resumed_job(output, changes)
+    job: AnyJob = import_module("distclust.cli.inspection").resumed_job(output, changes)
     return job
 
 

@@ -42,6 +42,8 @@ for _command in (
     commands.demo,
     commands.kmeans,
     commands.assign,
+    commands.evaluate,
+    commands.sweep,
     commands.plan,
     commands.run,
     commands.resume,

@@ -33,6 +33,7 @@ _METAVARS = {
     "id_column": "NAME",
     "weight_column": "NAME",
     "engine": "ENGINE",
+    "truth": "NAME",
 }
 
 _PANELS = {
@@ -104,11 +105,9 @@ def options_of(
     """
     wanted = model.model_fields.keys() if only is None else set(only)
     left_out = {"kind", "data", *without}
-    return [
-        _option(name, field, optional)
-        for name, field in model.model_fields.items()
-        if name in wanted and name not in left_out
-    ]
+    chosen = [item for item in model.model_fields.items() if item[0] in wanted and item[0] not in left_out]
+    chosen.sort(key=lambda item: not item[1].is_required())
+    return [_option(name, field, optional) for name, field in chosen]
 
 
 def takes(*parameters: inspect.Parameter) -> Callable[[Handler], Callable[..., None]]:
@@ -172,4 +171,6 @@ def _metavar(name: str, field: FieldInfo) -> str:
         return "WORD"
     if field.annotation is int:
         return "INTEGER"
+    if name == "n_clusters":
+        return "K,K,..."
     return "NUMBER" if field.annotation is float else "TEXT"

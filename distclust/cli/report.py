@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from distclust.cli.layout import INDENT as _INDENT
+from distclust.cli.layout import pair_lines as _pairs
+from distclust.cli.layout import table_lines as _table
+from distclust.cli.scores import sweep_files, sweep_pairs, sweep_table
 from distclust.cli.text import amount_text, bytes_text, count_text, seconds_text
 
 if TYPE_CHECKING:
@@ -14,7 +18,6 @@ if TYPE_CHECKING:
     from distclust.cli.verification import Verification
     from distclust.workflows.common import JobOutcome
 
-_INDENT = "  "
 _SHOWN_CLUSTERS = 10
 _SHOWN_PASSES = 12
 _LINE_WIDTH = 110
@@ -36,7 +39,8 @@ def outcome_lines(outcome: JobOutcome, more: Iterable[tuple[str, str]] = ()) -> 
         head = f"{outcome.output} is complete already: nothing was done."
     else:
         head = f"{outcome.output} is complete."
-    return [head, *_pairs([*_summary_pairs(outcome.summary), *_file_pairs(outcome), *more])]
+    lines = [head, *_pairs([*_summary_pairs(outcome.summary), *_file_pairs(outcome), *more])]
+    return [*lines, "", *sweep_table(outcome.summary)] if "candidates" in outcome.summary else lines
 
 
 def inspect_lines(view: RunView) -> list[str]:
@@ -64,6 +68,8 @@ def inspect_lines(view: RunView) -> list[str]:
         ),
     ]
     lines += _history_lines(view.history)
+    if "candidates" in view.summary:
+        lines += ["", *sweep_table(view.summary)]
     if view.clusters:
         shown = view.clusters[:_SHOWN_CLUSTERS]
         lines += ["", f"Largest {len(shown)} of {count_text(len(view.clusters))} clusters"]
@@ -153,6 +159,8 @@ def _cluster_lines(one: NamedCluster) -> Iterable[str]:
 def _summary_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if not summary:
         return []
+    if "candidates" in summary:
+        return sweep_pairs(summary)
     empty = f", {count_text(summary['empty_clusters'])} empty" if summary["empty_clusters"] else ""
     pairs = [
         ("rows", f"{count_text(summary['rows'])} × {summary['dimensions']}"),
@@ -173,6 +181,8 @@ def _summary_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _file_pairs(outcome: JobOutcome) -> list[tuple[str, str]]:
+    if "candidates" in outcome.summary:
+        return sweep_files(outcome.output, outcome.summary)
     root = outcome.output.rstrip("/")
     model = [("model", f"{root}/model/centers.parquet")] if "iterations" in outcome.summary else []
     return [*model, ("labels", f"{root}/labels/"), ("manifest", f"{root}/manifest.json")]
@@ -198,23 +208,3 @@ def _history_lines(history: Sequence[dict[str, Any]]) -> list[str]:
         rows = [*head, ("...", *[""] * 5), *tail]
         title += "; all with --json"
     return ["", title, *_table(("pass", "inertia", "shift", "moved", "reassigned", "seconds"), rows)]
-
-
-def _pairs(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    found = [(name, value) for name, value in pairs if value]
-    width = max((len(name) for name, _ in found), default=0)
-    return [f"{_INDENT}{name:<{width}}  {value}" for name, value in found]
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return a table with the first column to the left, the others to the right."""
-    cells = [tuple(header), *map(tuple, rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    return [
-        _INDENT
-        + "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]

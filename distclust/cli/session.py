@@ -6,20 +6,23 @@ import os
 import shlex
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
 from distclust.cli import late
-from distclust.config import AssignJob, KMeansJob
+from distclust.config import AnyJob
 from distclust.errors import CancelledError
 
 if TYPE_CHECKING:
+    from distclust.engines.events import Emit
     from distclust.engines.protocol import CancelToken
     from distclust.workflows.common import JobOutcome
+
+T = TypeVar("T")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STDERR = 2
@@ -27,12 +30,12 @@ _SHOW_CURSOR = "\x1b[?25h"
 _STOPPING = "Stopping after the tasks in flight, with a checkpoint. Once more stops at once.\n"
 
 
-def run_shown(job: KMeansJob | AssignJob) -> JobOutcome:
+def run_shown(job: AnyJob) -> JobOutcome:
     """Run a job with progress on standard error; Ctrl-C and SIGTERM cancel it.
 
     Parameters
     ----------
-    job : KMeansJob or AssignJob
+    job : KMeansJob, SweepJob or AssignJob
 
     Raises
     ------
@@ -41,14 +44,27 @@ def run_shown(job: KMeansJob | AssignJob) -> JobOutcome:
     DistclustError
         As the workflow raises them.
     """
+    return shown(lambda emit, token: late.run_job(job, emit, token), job.output)
+
+
+def shown(work: Callable[[Emit, CancelToken], T], output: str | None = None) -> T:
+    """Do some work with progress on standard error; Ctrl-C and SIGTERM cancel it.
+
+    Parameters
+    ----------
+    work : callable
+        Takes what takes the events, and the token.
+    output : str, optional
+        Run directory that the work can go on from.
+    """
     console = Console(stderr=True)
     with stopping_signals() as stop, late.shown_progress(console) as emit:
         token = late.cancel_token()
         stop.bind(token)
         try:
-            return late.run_job(job, emit, token)
+            return work(emit, token)
         except CancelledError as cancelled:
-            raise _how_to_go_on(cancelled, job.output) from None
+            raise _how_to_go_on(cancelled, output) from None
 
 
 class StopRequest:
@@ -95,8 +111,8 @@ def stopping_signals() -> Iterator[StopRequest]:
                 signal.signal(kind, handler)
 
 
-def _how_to_go_on(cancelled: CancelledError, output: str) -> CancelledError:
-    if late.is_run(output):
+def _how_to_go_on(cancelled: CancelledError, output: str | None) -> CancelledError:
+    if output is not None and late.is_run(output):
         do = f"`distclust resume {shlex.quote(output)}` goes on from the last checkpoint."
     else:
         do = "Nothing was written yet; start it again."

@@ -14,8 +14,9 @@ from distclust.data.block import RawBatch
 from distclust.data.convert import RowError, batch_vectors, batch_weights, list_length, to_values
 from distclust.data.files import check_unchanged, reading
 from distclust.data.memory import lookup
-from distclust.data.refs import Columns, PartitionRef
-from distclust.errors import DataError
+from distclust.data.refs import Columns, Format, PartitionRef
+from distclust.data.schema import require_column
+from distclust.errors import DataError, UsageError
 
 BATCH_BYTES = 4 << 20
 """Float32 size of a batch: large enough to forget what a batch costs, small beside a block."""
@@ -86,8 +87,43 @@ def read_ids(ref: PartitionRef, columns: Columns) -> pa.Array:
             return ids.slice(ref.start, ref.n_rows)
     if columns.id is None or ref.format in ("memory", "npy"):
         return pa.array(np.arange(ref.offset, ref.offset + ref.n_rows, dtype=np.int64))
+    return _column(ref, columns.id)
+
+
+def read_column(ref: PartitionRef, name: str, what: str = "column") -> pa.Array:
+    """Return any column of a partition's rows in input order.
+
+    Parameters
+    ----------
+    ref : PartitionRef
+        The partition.
+    name : str
+        Of the column.
+    what : str, default="column"
+        What the user calls it, for the error message.
+
+    Raises
+    ------
+    UsageError
+        The file has no such column, or no named columns at all.
+    DataError
+        The file changed or is damaged.
+    """
+    column_type(ref.uri, ref.format, name, what)
+    return _column(ref, name)
+
+
+def column_type(uri: str, format: Format, name: str, what: str = "column") -> pa.DataType:
+    """Return the type of any column of a file; see `read_column` for what is raised."""
+    if format in ("memory", "npy"):
+        raise UsageError(f"{what} is {name!r}, but the rows have no named columns.", where=uri)
+    schema = (parquet if format == "parquet" else ipc).survey(uri, None).schema
+    return require_column(schema, name, uri, what)
+
+
+def _column(ref: PartitionRef, name: str) -> pa.Array:
     _check(ref)
-    parts = [batch.column(0) for batch in _record_batches(ref, (columns.id,), MAX_BATCH_ROWS)]
+    parts = [batch.column(0) for batch in _record_batches(ref, (name,), MAX_BATCH_ROWS)]
     # Chunks of a dictionary column may have different dictionaries, which concat_arrays would refuse.
     return pa.chunked_array(parts).unify_dictionaries().combine_chunks()
 

@@ -60,7 +60,7 @@ def wrap(total: int) -> int:
 
 @dataclass(frozen=True)
 class FixedPair:
-    """Totals of non-negative reals as two integers each: a high word and 28 bits below it.
+    """Totals of reals as two integers each: a high word and 28 bits below it.
 
     The pair keeps its precision where the scale had to be chosen for a bound far above the total
     (one outlier decides the bound, everything else the total).

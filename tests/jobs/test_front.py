@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 from rich.console import Console
 from typer.testing import Result
 
@@ -18,7 +19,7 @@ from distclust import __version__
 from distclust.cli import text
 from distclust.cli.failures import EXIT_CODES
 from distclust.cli.progress import BarProgress, LineProgress, Stage, shown_progress
-from distclust.config import AssignJob, KMeansJob
+from distclust.config import AssignJob, EvaluateJob, KMeansJob, SweepJob
 from distclust.engines.events import IterationEnded, Note, StageEnded, StageStarted, TaskEnded, TaskRetried
 from tests.jobs.conftest import subprocess_environment
 
@@ -57,7 +58,8 @@ def test_version(cli: Callable[..., Result]) -> None:
 
 def test_help_names_every_command_and_exit_code(cli: Callable[..., Result]) -> None:
     shown = cli("--help").output
-    for command in ("kmeans", "assign", "inspect", "plan", "resume", "verify", "run", "schema", "demo"):
+    others = ("evaluate", "sweep", "inspect", "plan", "resume", "verify", "run", "schema", "demo")
+    for command in ("kmeans", "assign", *others):
         assert command in shown
     words = " ".join(shown.split())
     for code, meaning in EXIT_CODES.items():
@@ -72,10 +74,15 @@ def test_readme_has_the_exit_codes() -> None:
 
 @pytest.mark.parametrize(
     ("command", "model", "hidden"),
-    [("kmeans", KMeansJob, {"data", "kind"}), ("assign", AssignJob, {"data", "kind", "model"})],
+    [
+        ("kmeans", KMeansJob, {"data", "kind"}),
+        ("assign", AssignJob, {"data", "kind", "model"}),
+        ("sweep", SweepJob, {"data", "kind", "id_column"}),
+        ("evaluate", EvaluateJob, {"run"}),
+    ],
 )
 def test_every_key_of_a_job_is_a_flag_with_its_description(
-    cli: Callable[..., Result], command: str, model: type[KMeansJob] | type[AssignJob], hidden: set[str]
+    cli: Callable[..., Result], command: str, model: type[BaseModel], hidden: set[str]
 ) -> None:
     shown = " ".join(cli(command, "--help").output.replace("│", " ").split())
     for name, field in model.model_fields.items():
@@ -92,9 +99,9 @@ def test_flags_are_the_same_in_every_command(cli: Callable[..., Result], command
         assert f"{flag} " in shown
 
 
-def test_schema_describes_both_jobs(cli: Callable[..., Result]) -> None:
+def test_schema_describes_all_jobs(cli: Callable[..., Result]) -> None:
     schema = json.loads(cli("schema").stdout)
-    assert set(schema["$defs"]) == {"KMeansJob", "AssignJob"}
+    assert set(schema["$defs"]) == {"KMeansJob", "SweepJob", "AssignJob"}
     assert schema["$defs"]["KMeansJob"]["additionalProperties"] is False
     assert "k" in schema["$defs"]["KMeansJob"]["required"]
     for model in schema["$defs"].values():
