@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import pyarrow as pa
@@ -55,16 +56,19 @@ def opened(
     weights : (n,) float64, optional
         For arrays.
     staging : str, optional
-        Directory that driver and workers see, for rows that are not on storage yet; default: a temporary one.
+        Directory that driver and workers see, for rows that are not on storage yet: they are written below it and
+        stay there. Default: a temporary one.
     """
     ours = not hasattr(engine, "fold")
     opened_engine: Engine = open_engine(engine)
     temporary: tempfile.TemporaryDirectory[str] | None = None
     in_memory: Source | None = None
     try:
-        if _needs_staging(X, opened_engine) and staging is None:
-            temporary = tempfile.TemporaryDirectory(prefix="distclust-staging-")
-            staging = temporary.name
+        if _needs_staging(X, opened_engine):
+            if staging is None:
+                temporary = tempfile.TemporaryDirectory(prefix="distclust-staging-")
+                staging = temporary.name
+            staging = f"{staging.rstrip('/')}/{token_hex(6)}"  # each call writes rows of its own
         if frame_package(X) is not None:
             assert staging is not None
             X = stage_frame(X, staging, engine)
