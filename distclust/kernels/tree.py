@@ -17,9 +17,7 @@ from distclust.kernels._rows import make_add_row, make_row_sqdist
 from distclust.kernels.lloyd import LOW_PART
 
 
-def descend(
-    x: np.ndarray, centers: np.ndarray, children: npt.NDArray[np.int32], nodes: npt.NDArray[np.int32]
-) -> None:
+def descend(x: np.ndarray, centers: np.ndarray, children: npt.NDArray[np.int32], nodes: npt.NDArray[np.int32]) -> None:
     """Move every row from the node where it is down to its leaf, in place.
 
     Parameters
