@@ -21,6 +21,7 @@ from distclust.algorithms.lloyd import Iteration, history_from_json, history_to_
 from distclust.algorithms.splitting import (
     Part,
     Sides,
+    SideSums,
     Split,
     SplitRules,
     SplitStats,
@@ -73,8 +74,8 @@ class BisectingResult:
     n_iter : int
         Passes over the rows.
     history : tuple of Iteration
-        One entry a pass: inertia of the tree as grown so far, the movement of the points of open splits, and as moved
-        the rows of open leaves.
+        One entry a pass: inertia of the tree as far as its order is known, the movement of the points of open splits,
+        and, as moved, all rows that were looked at.
     """
 
     vectors: Rows
@@ -192,9 +193,7 @@ class Growth:
         moments = data.moments
         inertia = moments.mass * float(np.cumsum(moments.variance)[-1])
         unit = data.view.unit_rows
-        root = Part.of_sums(
-            moments.mean * moments.mass, moments.mass, moments.n_rows, moments.mean, inertia, unit
-        )
+        root = Part.of_sums(moments.mean * moments.mass, moments.mass, moments.n_rows, moments.mean, inertia, unit)
         return cls([root], [root.center], [(-1, -1)])
 
     def score(self, node: int, config: BisectingConfig) -> float:
@@ -241,7 +240,7 @@ class Growth:
         _, wanted = self.order(config)
         room = max(1, OPEN_BYTES // (2 * (width + 4) * 8)) - len(self.splits)
         fresh = [node for node in wanted if node not in self.splits]
-        for node in fresh[:max(room, 0)]:
+        for node in fresh[: max(room, 0)]:
             self.splits[node] = Split.begin(node, self.parts[node], config.metric == "cosine")
         return bool(wanted)
 
@@ -296,19 +295,20 @@ def _pass(engine: Engine, data: PreparedData, config: BisectingConfig, growth: G
     shift = 0.0
     for i, (split, part) in enumerate(zip(splits, parts, strict=True)):
         at = slice(2 * i, 2 * i + 2)
-        after = advance(
-            split, part, shared_points[at], (sums[at], mass[at], stats.sums.counts[at], inertias[at]), rules
-        )
+        sides = SideSums(shared_points[at], sums[at], mass[at], stats.sums.counts[at], inertias[at])
+        after = advance(split, part, sides, rules)
         if isinstance(after, Split) and after.pair is not None and split.pair is not None:
             shift += float(np.cumsum(row_sqnorm(after.pair - split.pair))[-1])
         growth.take(split.node, after)
+    rows = int(stats.sums.counts.sum())
     entry = Iteration(
         len(growth.history) + 1,
         growth.inertia(config),
         shift,
-        int(stats.sums.counts.sum()),
+        rows,
         0,
         time.perf_counter() - started,
+        rows,
     )
     growth.history.append(entry)
     engine.options.emit(IterationEnded(stage="bisect", **vars(entry)))

@@ -2,8 +2,8 @@
 
 A split first looks for the principal axis of its leaf by power iteration, then runs two-means from the points one mean
 absolute deviation to either side of the mean (Steinbach, Karypis and Kumar, *A comparison of document clustering
-techniques*, 2000, for bisecting; Su and Dy, *In search of deterministic methods for initializing k-means*, 2007, for the
-axis). In a large leaf both look at the rows of lowest hash first, and at all rows at the end. Nothing is drawn.
+techniques*, 2000, for bisecting; Su and Dy, *In search of deterministic methods for initializing k-means*, 2007, for
+the axis). In a large leaf both look at the rows of lowest hash first, and at all rows at the end. Nothing is drawn.
 """
 
 from __future__ import annotations
@@ -149,6 +149,29 @@ class Sides:
 
 
 @dataclass(frozen=True)
+class SideSums:
+    """What a pass summed on the two sides of a split, as real numbers.
+
+    Attributes
+    ----------
+    points : (2, d) float64
+        That rows were compared with, as the blocks' type holds them.
+    sums : (2, d) float64
+        Of w * x.
+    mass : (2,) float64
+    counts : (2,) int64
+    inertias : (2,) float64
+        About ``points``.
+    """
+
+    points: Floats
+    sums: Floats
+    mass: Floats
+    counts: npt.NDArray[np.int64]
+    inertias: Floats
+
+
+@dataclass(frozen=True)
 class SplitRules:
     """When two-means stops, and whether centres are of unit length."""
 
@@ -216,6 +239,7 @@ class SplitStep:
     """Send the rows of open leaves to one of two sides, and sum."""
 
     def __call__(self, block: Block, value: SplitValue, context: StepContext) -> SplitStats:
+        """Sum the rows of a block."""
         slots = np.full(len(value.tree), -1, np.int32)
         slots[value.open_nodes] = np.arange(len(value.open_nodes), dtype=np.int32)
         slot = slots[value.tree.leaves(block, context, value.grown_from)]
@@ -250,9 +274,7 @@ def last_hash(split: Split) -> int:
     return int(split.share * (2**64 - 1)) if split.share < 1 else 2**64 - 1
 
 
-def advance(
-    split: Split, part: Part, points: Floats, sides: tuple[Floats, Floats, npt.NDArray[np.int64], Floats], rules: SplitRules
-) -> Split | Sides | None:
+def advance(split: Split, part: Part, sides: SideSums, rules: SplitRules) -> Split | Sides | None:
     """Return the split after a pass: further on, done, or None where the rows cannot be told apart.
 
     Parameters
@@ -260,31 +282,35 @@ def advance(
     split : Split
     part : Part
         What is split.
-    points : (2, d) float64
-        The points of the pass, as the blocks' type holds them.
-    sides : tuple
-        Sums (2, d), masses (2,), counts (2,) and inertias (2,) of the pass, as real numbers.
+    sides : SideSums
     rules : SplitRules
     """
-    sums, mass, counts, inertias = sides
     if split.pair is None:
-        return _turned(split, part, sums[0] - part.mean * mass[0], rules)
-    if not (mass > 0).all():
+        return _turned(split, part, sides.sums[0] - part.mean * sides.mass[0], rules)
+    if not (sides.mass > 0).all():
         if split.share == 1 and split.attempt == WIDENINGS:
             return None
         # What a sample cannot tell apart, all rows may; that costs no attempt.
         return replace(split, share=1.0, attempt=split.attempt + (split.share == 1)).started(part, rules.unit)
     parts = [
-        Part.of_sums(sums[i], float(mass[i]), int(counts[i]), points[i], float(inertias[i]), rules.unit)
+        Part.of_sums(
+            sides.sums[i],
+            float(sides.mass[i]),
+            int(sides.counts[i]),
+            sides.points[i],
+            float(sides.inertias[i]),
+            rules.unit,
+        )
         for i in range(2)
     ]
-    new = np.stack([side.center for side in parts])
-    gain = float(inertias[0] + inertias[1]) - parts[0].inertia - parts[1].inertia
-    if split.passes + 1 < rules.max_iter and gain > rules.rtol * float(inertias[0] + inertias[1]):
-        return replace(split, pair=new, passes=split.passes + 1)
+    inertia = float(sides.inertias[0] + sides.inertias[1])
+    gain = inertia - parts[0].inertia - parts[1].inertia
+    pair = np.stack([side.center for side in parts])
+    if split.passes + 1 < rules.max_iter and gain > rules.rtol * inertia:
+        return replace(split, pair=pair, passes=split.passes + 1)
     if split.share < 1:
-        return replace(split, pair=new, share=1.0, passes=0)
-    return Sides(points, (parts[0], parts[1]))
+        return replace(split, pair=pair, share=1.0, passes=0)
+    return Sides(sides.points, (parts[0], parts[1]))
 
 
 def _turned(split: Split, part: Part, sums: Floats, rules: SplitRules) -> Split:
