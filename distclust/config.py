@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from distclust.algorithms.bisecting_config import BisectingConfig, Strategy, TreeLabels
 from distclust.algorithms.kmeans_config import KMeansConfig
 from distclust.errors import UsageError, nearest_name
 
@@ -125,6 +126,34 @@ class KMeansJob(DataJob):
         )
 
 
+class BisectJob(DataJob):
+    """Bisecting k-means over a dataset: a tree of clusters, labels, manifest."""
+
+    kind: Literal["bisect"] = "bisect"
+    n_clusters: int = Field(ge=1, alias="k", validation_alias="k", description="Number of clusters.")
+    weight_column: str | None = Field(None, description="Column of non-negative row weights.")
+    bisecting_strategy: Strategy = Field("biggest_inertia", description="Which cluster is split next.")
+    labels: TreeLabels = Field("tree", description="Label rows down the tree, or by the nearest of all centres.")
+    metric: Literal["euclidean", "cosine"] = Field("euclidean", description="Distance; cosine uses unit rows.")
+    max_iter: int = Field(20, ge=1, description="Most two-means passes of one split.")
+    rtol: float = Field(1e-4, ge=0, description="A split is done when a pass gains less than this share of inertia.")
+    precision: Literal["float32", "float64"] = Field("float32", description="Type in which rows are compared.")
+    allow_fewer: bool = Field(False, description="Accept fewer clusters where fewer rows are distinct.")
+    checkpoint_seconds: float = Field(0.0, ge=0, description="Least seconds between checkpoints; 0: every pass.")
+
+    def settings(self) -> BisectingConfig:
+        """Return the settings of the algorithm."""
+        return BisectingConfig(
+            n_clusters=self.n_clusters,
+            bisecting_strategy=self.bisecting_strategy,
+            labels=self.labels,
+            metric=self.metric,
+            max_iter=self.max_iter,
+            rtol=self.rtol,
+            allow_fewer=self.allow_fewer,
+        )
+
+
 class AssignJob(DataJob):
     """Labels of new rows under a finished model."""
 
@@ -135,12 +164,17 @@ class AssignJob(DataJob):
     model: str = Field(description="Run directory or model directory.")
 
 
-Job = Annotated[KMeansJob | AssignJob, Field(discriminator="kind")]
-_ADAPTER: TypeAdapter[KMeansJob | AssignJob] = TypeAdapter(Job)
-JOBS: dict[str, type[KMeansJob] | type[AssignJob]] = {"kmeans": KMeansJob, "assign": AssignJob}
+AnyJob = KMeansJob | BisectJob | AssignJob
+Job = Annotated[AnyJob, Field(discriminator="kind")]
+_ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)
+JOBS: dict[str, type[KMeansJob] | type[BisectJob] | type[AssignJob]] = {
+    "kmeans": KMeansJob,
+    "bisect": BisectJob,
+    "assign": AssignJob,
+}
 
 
-def parse_job(values: dict[str, Any], *, where: str = "") -> KMeansJob | AssignJob:
+def parse_job(values: dict[str, Any], *, where: str = "") -> AnyJob:
     """Check the values of a job.
 
     Parameters
@@ -182,7 +216,7 @@ def _explain(invalid: ValidationError, model: type[BaseModel]) -> str:
     return " ".join(lines)
 
 
-def load_job(path: str | Path) -> KMeansJob | AssignJob:
+def load_job(path: str | Path) -> AnyJob:
     """Read a job file (TOML).
 
     Raises

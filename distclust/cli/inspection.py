@@ -14,7 +14,7 @@ from distclust.artifacts.lease import check_free
 from distclust.artifacts.model import MODEL, load_model
 from distclust.artifacts.overwrite import EVENTS, successor
 from distclust.artifacts.record import MANIFEST, RUN, read_manifest, read_run
-from distclust.config import JOBS, AssignJob, KMeansJob, parse_job
+from distclust.config import JOBS, AnyJob, parse_job
 from distclust.data.storage import Storage, open_storage
 from distclust.errors import DistclustError, UsageError
 
@@ -126,7 +126,7 @@ def inspect_run(output: str) -> RunView:
     )
 
 
-def resumed_job(output: str, changes: dict[str, Any]) -> KMeansJob | AssignJob:
+def resumed_job(output: str, changes: dict[str, Any]) -> AnyJob:
     """Return the job that a run directory was made by, to go on with.
 
     Parameters

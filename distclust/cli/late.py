@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from distclust.cli.inspection import RunView
     from distclust.cli.plan import PlanView
     from distclust.cli.verification import Verification
-    from distclust.config import AssignJob, KMeansJob
+    from distclust.config import AnyJob, KMeansJob
     from distclust.engines.events import Emit
     from distclust.engines.protocol import CancelToken
     from distclust.workflows.common import JobOutcome
@@ -32,7 +32,7 @@ def cancel_token() -> CancelToken:
     return token
 
 
-def run_job(job: KMeansJob | AssignJob, emit: Emit, cancel: CancelToken) -> JobOutcome:
+def run_job(job: AnyJob, emit: Emit, cancel: CancelToken) -> JobOutcome:
     """Run a job by the workflow of its kind."""
     session = import_module("distclust.workflows.common").Session(emit, cancel)
     workflow = import_module(f"distclust.workflows.{job.kind}")
@@ -58,9 +58,9 @@ def is_run(output: str) -> bool:
     return found
 
 
-def resumed_job(output: str, changes: dict[str, Any]) -> KMeansJob | AssignJob:
+def resumed_job(output: str, changes: dict[str, Any]) -> AnyJob:
     """See `distclust.cli.inspection.resumed_job`."""
-    job: KMeansJob | AssignJob = import_module("distclust.cli.inspection").resumed_job(output, changes)
+    job: AnyJob = import_module("distclust.cli.inspection").resumed_job(output, changes)
     return job
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from distclust.cli import late
-from distclust.config import AssignJob, KMeansJob
+from distclust.config import AnyJob
 from distclust.errors import CancelledError
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ _SHOW_CURSOR = "\x1b[?25h"
 _STOPPING = "Stopping after the tasks in flight, with a checkpoint. Once more stops at once.\n"
 
 
-def run_shown(job: KMeansJob | AssignJob) -> JobOutcome:
+def run_shown(job: AnyJob) -> JobOutcome:
     """Run a job with progress on standard error; Ctrl-C and SIGTERM cancel it.
 
     Parameters
     ----------
-    job : KMeansJob or AssignJob
+    job : KMeansJob, BisectJob or AssignJob
 
     Raises
     ------

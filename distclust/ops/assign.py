@@ -139,10 +139,10 @@ def assign(
 class PredictStep:
     """Cluster of every row of a partition in input order, -1 for a row that was dropped."""
 
-    def __call__(self, block: Block, centers: CenterSet, context: StepContext) -> npt.NDArray[np.int32]:
+    def __call__(self, block: Block, rule: LabelRule, context: StepContext) -> npt.NDArray[np.int32]:
         """Label a block."""
         labels = np.full(block.ref.n_rows, -1, np.int32)
-        labels[block.positions] = nearest_labels(block, centers, context)
+        labels[block.positions] = rule.labels(block, context)
         return labels
 
 

@@ -92,9 +92,9 @@ def test_flags_are_the_same_in_every_command(cli: Callable[..., Result], command
         assert f"{flag} " in shown
 
 
-def test_schema_describes_both_jobs(cli: Callable[..., Result]) -> None:
+def test_schema_describes_all_jobs(cli: Callable[..., Result]) -> None:
     schema = json.loads(cli("schema").stdout)
-    assert set(schema["$defs"]) == {"KMeansJob", "AssignJob"}
+    assert set(schema["$defs"]) == {"KMeansJob", "BisectJob", "AssignJob"}
     assert schema["$defs"]["KMeansJob"]["additionalProperties"] is False
     assert "k" in schema["$defs"]["KMeansJob"]["required"]
     for model in schema["$defs"].values():
