@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from distclust.estimators.bisecting import BisectingKMeans as BisectingKMeans
     from distclust.estimators.kmeans import KMeans as KMeans
 
 # Looked up on first use: the command line must not pay for scikit-learn, nor need it.
-_LAZY = {"KMeans": "distclust.estimators.kmeans"}
+_LAZY = {"BisectingKMeans": "distclust.estimators.bisecting", "KMeans": "distclust.estimators.kmeans"}
 
-__all__ = ["KMeans", "__version__"]
+__all__ = ["BisectingKMeans", "KMeans", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from distclust.algorithms.bisecting_config import BisectingConfig, Strategy, TreeLabels
 from distclust.algorithms.kmeans_config import KMeansConfig
 from distclust.errors import UsageError, nearest_name
 
@@ -167,6 +168,34 @@ class SweepJob(LloydJob):
     )
 
 
+class BisectJob(DataJob):
+    """Bisecting k-means over a dataset: a tree of clusters, labels, manifest."""
+
+    kind: Literal["bisect"] = "bisect"
+    n_clusters: int = Field(ge=1, alias="k", validation_alias="k", description="Number of clusters.")
+    weight_column: str | None = Field(None, description="Column of non-negative row weights.")
+    bisecting_strategy: Strategy = Field("biggest_inertia", description="Which cluster is split next.")
+    labels: TreeLabels = Field("tree", description="Label rows down the tree, or by the nearest of all centres.")
+    metric: Literal["euclidean", "cosine"] = Field("euclidean", description="Distance; cosine uses unit rows.")
+    max_iter: int = Field(20, ge=1, description="Most two-means passes of one split.")
+    rtol: float = Field(1e-4, ge=0, description="A split is done when a pass gains less than this share of inertia.")
+    precision: Literal["float32", "float64"] = Field("float32", description="Type in which rows are compared.")
+    allow_fewer: bool = Field(False, description="Accept fewer clusters where fewer rows are distinct.")
+    checkpoint_seconds: float = Field(0.0, ge=0, description="Least seconds between checkpoints; 0: every pass.")
+
+    def settings(self) -> BisectingConfig:
+        """Return the settings of the algorithm."""
+        return BisectingConfig(
+            n_clusters=self.n_clusters,
+            bisecting_strategy=self.bisecting_strategy,
+            labels=self.labels,
+            metric=self.metric,
+            max_iter=self.max_iter,
+            rtol=self.rtol,
+            allow_fewer=self.allow_fewer,
+        )
+
+
 class AssignJob(DataJob):
     """Labels of new rows under a finished model."""
 
@@ -188,12 +217,13 @@ class EvaluateJob(EngineJob):
     output: str | None = Field(None, description="Directory for evaluation.json and clusters.parquet; default: none.")
 
 
-AnyJob: TypeAlias = KMeansJob | SweepJob | AssignJob
+AnyJob: TypeAlias = KMeansJob | SweepJob | BisectJob | AssignJob
 Job = Annotated[AnyJob, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)
-JOBS: dict[str, type[KMeansJob] | type[SweepJob] | type[AssignJob]] = {
+JOBS: dict[str, type[AnyJob]] = {
     "kmeans": KMeansJob,
     "sweep": SweepJob,
+    "bisect": BisectJob,
     "assign": AssignJob,
 }
 

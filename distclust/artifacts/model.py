@@ -23,7 +23,7 @@ MODEL = "model"
 _DESCRIPTION = "model.json"
 _CENTERS = "centers.parquet"
 _FORMAT = 1
-KINDS = {"kmeans": 1}
+KINDS = {"kmeans": 1, "bisect": 1}
 """Kinds of models, and the newest version of each that is understood; written ``kmeans/1``."""
 _ROW_GROUP_BYTES = 64 << 20
 
@@ -142,7 +142,7 @@ def load_model(place: Storage | str | Path) -> Model:
     StorageError
         The files are not those that were written.
     """
-    storage = _model_directory(as_storage(place))
+    storage = model_directory(as_storage(place))
     where = storage.where(_DESCRIPTION)
     found = decode_object(storage.read(_DESCRIPTION), where)
     if found.get("format_version") != _FORMAT:
@@ -174,7 +174,8 @@ def load_model(place: Storage | str | Path) -> Model:
     )
 
 
-def _model_directory(storage: Storage) -> Storage:
+def model_directory(storage: Storage) -> Storage:
+    """Return the model directory of a run, or the storage itself where it is one; `UsageError` where it is neither."""
     if storage.exists(f"{MODEL}/{_DESCRIPTION}"):
         return storage.child(MODEL)
     if storage.exists(_DESCRIPTION):

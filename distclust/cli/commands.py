@@ -27,6 +27,7 @@ from distclust.cli.session import run_shown, shown
 from distclust.config import (
     AnyJob,
     AssignJob,
+    BisectJob,
     DataJob,
     EvaluateJob,
     KMeansJob,
@@ -53,6 +54,16 @@ def kmeans(given: Given) -> None:
     A run that was stopped goes on from its last checkpoint; a complete one is left as it is.
     """
     _run(_job("kmeans", given), given)
+
+
+@takes(data_argument(BisectJob), *options_of(BisectJob), JSON)
+def bisect(given: Given) -> None:
+    """Cluster a dataset by bisecting k-means: a tree of clusters, labels, manifest.
+
+    Clusters are split in two until there are -k. Cheaper than kmeans where -k is large, at a higher inertia; nothing is
+    drawn. Stops and goes on as kmeans does.
+    """
+    _run(_job("bisect", given), given)
 
 
 @takes(

@@ -41,6 +41,7 @@ def _root(
 for _command in (
     commands.demo,
     commands.kmeans,
+    commands.bisect,
     commands.assign,
     commands.evaluate,
     commands.sweep,

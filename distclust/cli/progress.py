@@ -80,7 +80,8 @@ class Stage:
         """Return what stands behind the bar: iteration, pace, time left."""
         parts = []
         if self.iteration:
-            parts += [f"pass {self.iteration} of at most {self.max_passes}", f"inertia {self.inertia:.6g}"]
+            most = f" of at most {self.max_passes}" if self.max_passes else ""
+            parts += [f"pass {self.iteration}{most}", f"inertia {self.inertia:.6g}"]
         parts.append(rate_text(self.rows, now - self.began))
         left = self.seconds_left(now)
         if left is not None:

@@ -173,6 +173,8 @@ def _summary_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if summary["bad_rows"]:
         pairs.insert(1, ("dropped", amount_text(summary["bad_rows"], "bad row")))
+    if "depth" in summary:
+        pairs.append(("tree", f"{amount_text(summary['passes'], 'pass')}, at most {summary['depth']} splits deep"))
     if "iterations" in summary:
         end = "converged" if summary["converged"] else "stopped at --max-iter"
         pairs.append(("iterations", f"{summary['iterations']}, {end}"))
@@ -184,7 +186,9 @@ def _file_pairs(outcome: JobOutcome) -> list[tuple[str, str]]:
     if "candidates" in outcome.summary:
         return sweep_files(outcome.output, outcome.summary)
     root = outcome.output.rstrip("/")
-    model = [("model", f"{root}/model/centers.parquet")] if "iterations" in outcome.summary else []
+    model = [("model", f"{root}/model/centers.parquet")] if outcome.summary.keys() & {"iterations", "depth"} else []
+    if "depth" in outcome.summary:
+        model.append(("tree", f"{root}/model/tree.parquet"))
     return [*model, ("labels", f"{root}/labels/"), ("manifest", f"{root}/manifest.json")]
 
 

@@ -29,7 +29,7 @@ class StageStarted(Event):
     total_rows: int = 0
     """Rows that one pass of the stage touches; 0 if unknown."""
     max_passes: int = 1
-    """Upper bound of the passes over the rows."""
+    """Upper bound of the passes over the rows; 0 if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 
-from distclust.algorithms.kmeans import KMeansResult, block_centers, fit_kmeans
+from distclust.algorithms.kmeans import fit_kmeans
 from distclust.algorithms.kmeans_config import AlgorithmName, FitMode, InitName, KMeansConfig
 from distclust.data.refs import Metric
-from distclust.engines.protocol import Engine, Pinned
-from distclust.errors import MissingExtraError, UsageError
-from distclust.estimators._rows import RowColumns, is_dataset, opened
-from distclust.ops.assign import assign, predict, transform
-from distclust.ops.profile import pin_for_model, plan, prepare
-
-try:
-    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.utils import check_random_state
-    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
-except ImportError as missing:
-    raise MissingExtraError(
-        "The estimators need scikit-learn, which is not installed.", do='pip install "distclust[sklearn]"'
-    ) from missing
-
-Rows = npt.NDArray[np.floating]
+from distclust.errors import UsageError
+from distclust.estimators._base import CenterEstimator, Rows, seed_of
+from distclust.estimators._rows import RowColumns, opened
+from distclust.ops.assign import assign, predict
 
 
-class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+class KMeans(CenterEstimator):
     """k-means with equal bits on every engine, in any partitioning.
 
     Parameters
@@ -174,14 +158,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         names = RowColumns(column, columns, id_column, weight_column)
         X, weights = self._validated(X, sample_weight, names, reset=True)
         with opened(X, self.engine, names, weights=weights, staging=self.staging) as (engine, source):
-            data = prepare(
-                engine,
-                source,
-                plan(engine, source),
-                metric=self.metric,
-                precision=self.precision,
-                on_bad_rows=self.on_bad_rows,
-            )
+            data = self._prepared(engine, source)
             if isinstance(config.init, np.ndarray) and config.init.shape[1] != data.width:
                 raise UsageError(
                     f"init has {config.init.shape[1]} columns, the rows have {data.width}; they must be equal."
@@ -191,93 +168,13 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             result = fit_kmeans(engine, data, config)
             self.labels_ = predict(engine, data.pinned, result.centers)
             self.inertia_ = assign(engine, data, result.centers).inertia.total()
-        self._remember(result, data.offset)
+        self.n_iter_ = result.n_iter
+        self.history_ = [vars(entry) for entry in result.history]
+        self._remember(result.vectors, data.offset)
         return self
 
-    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> npt.NDArray[np.int32]:
-        """Find the clusters and return the labels of the rows; see `fit`."""
-        labels: npt.NDArray[np.int32] = self.fit(X, sample_weight=sample_weight).labels_
-        return labels
-
-    def predict(self, X: Any, *, column: str | None = None, columns: Sequence[str] = ()) -> npt.NDArray[np.int32]:
-        """Return the nearest cluster of every row.
-
-        Parameters
-        ----------
-        X : as for `fit`
-        column, columns : optional
-            For datasets.
-
-        Returns
-        -------
-        (n_samples,) int32 array
-        """
-        check_is_fitted(self)
-        names = RowColumns(column, columns)
-        X, _ = self._validated(X, None, names, reset=False)
-        with opened(X, self.engine, names, staging=self.staging) as (engine, source):
-            return predict(engine, self._pinned(engine, source), self._centers())
-
-    def transform(self, X: Any, *, column: str | None = None, columns: Sequence[str] = ()) -> Rows:
-        """Return the distance of every row to every centre.
-
-        Parameters
-        ----------
-        X : as for `fit`
-        column, columns : optional
-            For datasets.
-
-        Returns
-        -------
-        (n_samples, n_clusters) array
-            Euclidean distances, or 1 - cosine; of the type of ``X`` where that is float32 or float64.
-        """
-        check_is_fitted(self)
-        names = RowColumns(column, columns)
-        X, _ = self._validated(X, None, names, reset=False)
-        with opened(X, self.engine, names, staging=self.staging) as (engine, source):
-            table = transform(engine, self._pinned(engine, source), self._centers(), self.metric)
-        return table.astype(X.dtype, copy=False) if isinstance(X, np.ndarray) else table
-
-    def score(
-        self,
-        X: Any,
-        y: Any = None,
-        sample_weight: Any = None,
-        *,
-        column: str | None = None,
-        columns: Sequence[str] = (),
-        weight_column: str | None = None,
-    ) -> float:
-        """Return minus the inertia of rows under the fitted centres; parameters as for `fit`."""
-        check_is_fitted(self)
-        names = RowColumns(column, columns, weight_column=weight_column)
-        X, weights = self._validated(X, sample_weight, names, reset=False)
-        with opened(X, self.engine, names, weights=weights, staging=self.staging) as (engine, source):
-            data = prepare(
-                engine,
-                source,
-                plan(engine, source),
-                metric=self.metric,
-                precision=self.precision,
-                on_bad_rows=self.on_bad_rows,
-                center=self._offset,
-            )
-            return -assign(engine, data, self._centers()).inertia.total()
-
-    def __sklearn_clone__(self) -> Self:
-        # A live client, session or engine is a handle: a clone uses the same one, and it cannot be copied.
-        parameters = {name: value for name, value in self.get_params(deep=False).items() if name != "engine"}
-        return type(self)(engine=self.engine, **{name: deepcopy(value) for name, value in parameters.items()})
-
-    @property
-    def _n_features_out(self) -> int:
-        return len(self.cluster_centers_)
-
     def _config(self) -> KMeansConfig:
-        seed = self.random_state
-        if not isinstance(seed, int | np.integer):
-            seed = int(check_random_state(seed).randint(np.iinfo(np.int32).max))
+        seed = seed_of(self.random_state)
         init = self.init if isinstance(self.init, str) else np.asarray(self.init, dtype=np.float64)
         return KMeansConfig(
             n_clusters=self.n_clusters,
@@ -289,51 +186,6 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
             fit_mode=self.fit_mode,
             algorithm=self.algorithm,
             n_init=self.n_init,
-            seed=int(seed),
+            seed=seed,
             allow_fewer=True,
         )
-
-    def _validated(self, X: Any, sample_weight: Any, names: RowColumns, *, reset: bool) -> tuple[Any, Any]:
-        if is_dataset(X):
-            if sample_weight is not None:
-                raise UsageError("sample_weight is for rows in memory.", do="Name the dataset's weight_column.")
-            return X, None
-        if names != RowColumns():
-            raise UsageError("column, columns, id_column and weight_column are for datasets, not for arrays.")
-        X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C", accept_large_sparse=False)
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        return X, sample_weight
-
-    def _remember(self, result: KMeansResult, offset: npt.NDArray[np.float64]) -> None:
-        self.cluster_centers_ = result.vectors
-        self.n_iter_ = result.n_iter
-        self.history_ = [vars(entry) for entry in result.history]
-        self.n_features_in_ = result.vectors.shape[1]
-        self._offset = offset
-        if len(result.vectors) < self.n_clusters:
-            warnings.warn(
-                f"Number of distinct clusters ({len(result.vectors)}) found smaller than n_clusters "
-                f"({self.n_clusters}). Possibly due to duplicate points in X.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-
-    def _centers(self) -> Any:
-        return block_centers(self.cluster_centers_, self._offset, self.precision)
-
-    def _pinned(self, engine: Engine, source: Any) -> Pinned:
-        if source.width != self.n_features_in_:
-            raise UsageError(
-                f"X has {source.width} features, but KMeans is expecting {self.n_features_in_} features as input."
-            )
-        pinned, _ = pin_for_model(
-            engine,
-            source,
-            plan(engine, source),
-            center=self._offset,
-            metric=self.metric,
-            precision=self.precision,
-            on_bad_rows=self.on_bad_rows,
-        )
-        return pinned

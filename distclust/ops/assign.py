@@ -17,7 +17,7 @@ from distclust.engines.protocol import Engine, Pinned, StepContext
 from distclust.kernels.lloyd import fixed_sums, row_sqdist, row_sqnorm
 from distclust.kernels.nearest import distance_table
 from distclust.kernels.random import hash_rows
-from distclust.ops.centers import CenterSet, nearest_labels
+from distclust.ops.centers import CenterSet, LabelRule
 from distclust.ops.profile import PreparedData
 from distclust.stats.fixed import FixedPair
 from distclust.stats.lloyd import AssignStats
@@ -25,9 +25,10 @@ from distclust.stats.lloyd import AssignStats
 
 @dataclass(frozen=True)
 class AssignValue:
-    """What an assignment pass shares."""
+    """What an assignment pass shares: clusters are found by ``rule``, distances are to ``centers``."""
 
     centers: CenterSet
+    rule: LabelRule
     inertia_scale: float
     metric: Metric
 
@@ -54,14 +55,14 @@ class AssignStep:
 
     def __call__(self, block: Block, value: AssignValue, context: StepContext) -> AssignStats:
         """Label a block."""
-        labels = nearest_labels(block, value.centers, context)
+        labels = value.rule.labels(block, context)
         sqdist = row_sqdist(block.x, value.centers.rows, labels)
         k = len(value.centers)
         inertia = FixedPair.zeros(k, value.inertia_scale)
         fixed_sums(sqdist, block.weights, labels, inertia.scale, inertia.high, inertia.low)
         distances = reported_distance(sqdist, value.metric)
         stats = AssignStats(
-            np.bincount(labels, minlength=k).astype(np.int64),
+            np.bincount(labels[labels >= 0], minlength=k).astype(np.int64),
             inertia,
             labels_digest(block.row_ids, labels, distances),
         )
@@ -78,7 +79,8 @@ class AssignStep:
         stats: AssignStats,
     ) -> None:
         ref, columns = block.ref, block.view.columns
-        table = labels_table(ref, read_ids(ref, columns), columns.id or "row_id", block.positions, labels, distances)
+        ids, name, given = read_ids(ref, columns), columns.id or "row_id", labels >= 0
+        table = labels_table(ref, ids, name, block.positions[given], labels[given], distances[given])
         commit_file(
             sink,
             "labels",
@@ -96,6 +98,7 @@ def assign(
     data: PreparedData,
     centers: CenterSet,
     *,
+    rule: LabelRule | None = None,
     sink: Storage | None = None,
     skip: dict[int, AssignStats] | None = None,
     label: str = "label",
@@ -108,6 +111,8 @@ def assign(
     data : PreparedData
     centers : CenterSet
         In the coordinates of the blocks.
+    rule : LabelRule, optional
+        How rows are given to the centres; default: to the nearest.
     sink : Storage, optional
         Run directory whose ``labels/`` is written, one committed file a partition.
     skip : dict, optional
@@ -117,7 +122,7 @@ def assign(
     """
     skip = skip or {}
     bound = float(row_sqnorm(centers.rows).max(initial=0.0))
-    value = AssignValue(centers, data.inertia_scale(bound), data.metric)
+    value = AssignValue(centers, rule or centers, data.inertia_scale(bound), data.metric)
     done = list(skip.values())
     open_refs = [ref for ref in data.pinned.refs if ref.index not in skip]
     if open_refs:
@@ -134,10 +139,10 @@ def assign(
 class PredictStep:
     """Cluster of every row of a partition in input order, -1 for a row that was dropped."""
 
-    def __call__(self, block: Block, centers: CenterSet, context: StepContext) -> npt.NDArray[np.int32]:
+    def __call__(self, block: Block, rule: LabelRule, context: StepContext) -> npt.NDArray[np.int32]:
         """Label a block."""
         labels = np.full(block.ref.n_rows, -1, np.int32)
-        labels[block.positions] = nearest_labels(block, centers, context)
+        labels[block.positions] = rule.labels(block, context)
         return labels
 
 
@@ -156,9 +161,9 @@ class TransformStep:
         return out
 
 
-def predict(engine: Engine, pinned: Pinned, centers: CenterSet) -> npt.NDArray[np.int32]:
-    """Return the labels of all rows, in input order, on the driver."""
-    with engine.share(centers) as shared:
+def predict(engine: Engine, pinned: Pinned, rule: LabelRule) -> npt.NDArray[np.int32]:
+    """Return the labels of all rows, in input order, on the driver; a `CenterSet` labels by the nearest."""
+    with engine.share(rule) as shared:
         return np.concatenate(engine.map(pinned, PredictStep(), shared, label="predict"))
 
 

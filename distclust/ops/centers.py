@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,14 @@ from distclust.engines.protocol import StepContext
 from distclust.kernels.nearest import PackedCenters, assign_nearest, pack_centers
 
 Rows = npt.NDArray[np.floating]
+
+
+class LabelRule(Protocol):
+    """How rows are given to clusters: a function of (rows, rule), picklable; row state is advisory as ever."""
+
+    def labels(self, block: Block, context: StepContext, /) -> npt.NDArray[np.int32]:
+        """Return the cluster of every row; -1 for none."""
+        ...
 
 
 class CenterSet:
@@ -38,6 +47,10 @@ class CenterSet:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def labels(self, block: Block, context: StepContext) -> npt.NDArray[np.int32]:
+        """Return the nearest centre of every row."""
+        return nearest_labels(block, self, context)
 
     @cached_property
     def packed(self) -> PackedCenters:

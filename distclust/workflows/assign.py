@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import numpy as np
-
+from distclust.algorithms.bisecting import tree_of
 from distclust.algorithms.kmeans import block_centers
 from distclust.artifacts.model import Model, load_model
+from distclust.artifacts.tree import load_tree
 from distclust.config import AssignJob
 from distclust.data.refs import Metric
 from distclust.data.sources import Source
 from distclust.errors import DataError
-from distclust.ops.profile import prepare
+from distclust.ops.centers import LabelRule
+from distclust.ops.profile import PreparedData, prepare
 from distclust.workflows.common import Bench, JobOutcome, Session, label_summary, run_job, source_of
 
 RUN_KIND = "assign/1"
@@ -47,8 +48,7 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
             on_bad_rows=job.on_bad_rows,
             center=model.center_offset,
         )
-        offset = np.zeros(data.width) if model.center_offset is None else model.center_offset
-        stats = bench.label(data, block_centers(model.centers, offset, precision))
+        stats = bench.label(data, block_centers(model.centers, data.offset, precision), _rule(job, model, data))
         digests = {"centers": model.vectors_digest, "labels": f"{stats.labels_digest:016x}"}
         return label_summary(data, stats), digests
 
@@ -63,6 +63,14 @@ def _with_model_columns(job: AssignJob, model: Model) -> AssignJob:
         return job
     update = {"column": model.parameters.get("column"), "columns": tuple(model.parameters.get("columns", ()))}
     return job.model_copy(update=update)
+
+
+def _rule(job: AssignJob, model: Model, data: PreparedData) -> LabelRule | None:
+    """Return how the model labels rows; None for the nearest centre."""
+    if model.parameters.get("labels") != "tree":
+        return None
+    stored = load_tree(job.model, model.parameters["tree"])
+    return tree_of(model.centers, stored.vectors, stored.children, data.offset, data.view.dtype)
 
 
 def _check_width(source: Source, model: Model) -> None:

@@ -23,7 +23,7 @@ from distclust.engines.open import open_engine
 from distclust.engines.protocol import CancelToken, Engine, EngineOptions
 from distclust.errors import StorageError
 from distclust.ops.assign import assign
-from distclust.ops.centers import CenterSet
+from distclust.ops.centers import CenterSet, LabelRule
 from distclust.ops.profile import PreparedData, partition_bytes, plan
 from distclust.stats.lloyd import AssignStats
 
@@ -113,15 +113,15 @@ class Bench:
     clock: StageClock
     emit: Emit
 
-    def label(self, data: PreparedData, centers: CenterSet) -> AssignStats:
-        """Label the partitions that are not committed yet; return the statistics of all."""
+    def label(self, data: PreparedData, centers: CenterSet, rule: LabelRule | None = None) -> AssignStats:
+        """Label the partitions that are not committed yet, by a rule or the nearest; return the statistics of all."""
         done = {
             index: AssignStats.from_bytes(bytes.fromhex(commit.extra["stats"]))
             for index, commit in read_commits(self.run.storage, "labels").items()
         }
         rows = sum(ref.n_rows for ref in self.refs if ref.index not in done)
         with self.clock.stage("label", self.emit, rows):
-            stats = assign(self.engine, data, centers, sink=self.run.storage, skip=done)
+            stats = assign(self.engine, data, centers, rule=rule, sink=self.run.storage, skip=done)
             self._check_labels()
         self.run.storage.put("stats/labels.npz", stats.to_bytes())
         return stats

@@ -7,10 +7,10 @@ from types import ModuleType
 
 import pytest
 
-from distclust.kernels import lloyd, metrics, nearest, random
+from distclust.kernels import lloyd, metrics, nearest, random, tree
 
 
-@pytest.mark.parametrize("module", [lloyd, metrics, nearest, random], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [lloyd, metrics, nearest, random, tree], ids=lambda module: module.__name__)
 def test_examples(module: ModuleType) -> None:
     result = doctest.testmod(module)
     assert result.attempted > 0
