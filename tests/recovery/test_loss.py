@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -65,17 +66,18 @@ def test_a_run_killed_twice_and_resumed_gives_the_bits(
     _kill_at(_command(case, run, "--engine", "local[1]"), run, 4)
     begun = len(_events(run))
     subprocess.run(_command(case, run, "--engine", "local[2]"), check=True, capture_output=True)
-    passes = [e["iteration"] for e in _events(run)[begun:] if e["event"] == "IterationEnded"]
-    assert passes[0] in (4, 5), "the last run goes on from the second one's checkpoint"
+    passes = sum(e["event"] == "IterationEnded" for e in _events(run)[begun:])
+    whole = json.loads((run / "manifest.json").read_text())["summary"]["history"]
+    # The pass whose end was the sign to kill may not have been saved yet.
+    assert 0 < passes <= len(whole) - 3, "the last run goes on from the second one's checkpoint"
     assert bits_of(run) == bits
 
 
 class Killer:
-    """Kills one process, chosen when the time comes, shortly after a given pass: in the middle of the next."""
+    """Kills one process, chosen when the time comes, shortly after the first full pass: in the middle of the next."""
 
-    def __init__(self, choose: Callable[[], int], *, iteration: int, delay: float) -> None:
+    def __init__(self, choose: Callable[[], int], *, delay: float) -> None:
         self._choose = choose
-        self._iteration = iteration
         self._delay = delay
         self.killed: int | None = None
         self.tasks_after = 0
@@ -83,7 +85,7 @@ class Killer:
     def __call__(self, event: Event) -> None:
         if isinstance(event, TaskEnded) and self.killed is not None:
             self.tasks_after += 1
-        if isinstance(event, IterationEnded) and event.iteration == self._iteration:
+        if isinstance(event, IterationEnded) and (event.stage, event.iteration) == ("lloyd", 1):
             threading.Timer(self._delay, self._kill).start()
 
     def _kill(self) -> None:
@@ -97,7 +99,7 @@ def test_a_lost_dask_worker_changes_no_bit(name: str, request: pytest.FixtureReq
     case: Case = request.getfixturevalue(name)
     bits: Bits = request.getfixturevalue(f"{name}_bits")
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path)) as dask:
-        killer = Killer(lambda: next(iter(dask.workers.values())).pid, iteration=2, delay=0.01)
+        killer = Killer(lambda: next(iter(dask.workers.values())).pid, delay=0.01)
         job = case.job(tmp_path / "out", engine=dask.scheduler_address.replace("tcp://", "dask://"))
         assert run_bits(job, killer) == bits
     assert killer.killed is not None
@@ -105,15 +107,19 @@ def test_a_lost_dask_worker_changes_no_bit(name: str, request: pytest.FixtureReq
 
 
 def _executors() -> list[int]:
-    family = psutil.Process().children(recursive=True)
-    return [p.pid for p in family if any("CoarseGrainedExecutorBackend" in word for word in p.cmdline())]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # ended meanwhile
+            if any("CoarseGrainedExecutorBackend" in word for word in process.cmdline()):
+                found.append(process.pid)
+    return found
 
 
 @pytest.mark.parametrize("name", ["minipile", "wide"])
 def test_a_lost_spark_executor_changes_no_bit(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     case: Case = request.getfixturevalue(name)
     bits: Bits = request.getfixturevalue(f"{name}_bits")
-    killer = Killer(lambda: _executors()[0], iteration=2, delay=0.05)
+    killer = Killer(lambda: _executors()[0], delay=0.05)
     job = case.job(tmp_path / "out", engine="local-cluster[2,1,1024]")
     assert run_bits(job, killer) == bits
     assert killer.killed is not None
