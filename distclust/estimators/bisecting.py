@@ -76,7 +76,7 @@ class BisectingKMeans(CenterEstimator):
     >>> from distclust import BisectingKMeans
     >>> X = np.array([[1., 1.], [1., 2.], [10., 1.], [10., 2.], [10., 6.]])
     >>> km = BisectingKMeans(n_clusters=3, engine="local[1]").fit(X)
-    >>> sorted(km.cluster_centers_.tolist())
+    >>> sorted(np.round(km.cluster_centers_, 6).tolist())
     [[1.0, 1.5], [10.0, 1.5], [10.0, 6.0]]
     """
 
