@@ -4,7 +4,8 @@ Prices bring sizes near their bounds; the rows at the borders decide the rest. I
 places. The driver then moves rows one at a time along the cheapest chain of clusters from one that has too many rows
 to one that has room: successive shortest paths over clusters, by regret and, among equals, row id (Ahuja, Magnanti and
 Orlin, *Network Flows*, 1993, chapter 9). A chain passes through full clusters, each of which gives up the row that
-costs it least, so that no row has to cross the space between them.
+costs it least, so that no row has to cross the space between them. Where sizes may vary, prices are no end in
+themselves: chains that lower the cost without breaking a bound follow.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from distclust.data.block import Block
 from distclust.engines.protocol import Engine, StepContext
-from distclust.kernels.chains import move_along_chains
+from distclust.kernels.chains import ChainEnds, move_along_chains
 from distclust.kernels.lloyd import row_sqnorm
 from distclust.kernels.nearest import distance_table
 from distclust.kernels.transport import next_best
@@ -78,17 +79,17 @@ class RoundValue:
     Attributes
     ----------
     rule : PricedCenters
-    supply : (k + 1,) int64
-        Rows that each place can give up.
-    room : (k + 1,) int64
-        Rows that each place can take.
+    supply : (k + 1,) bool
+        Places that can give up rows.
+    entry : (k + 1,) float64
+        What it costs to end in a place; infinite without room.
     need : int
-        Rows to move in all.
+        Most rows to move.
     """
 
     rule: PricedCenters
-    supply: Ints
-    room: Ints
+    supply: npt.NDArray[np.bool_]
+    entry: Floats
     need: int
 
 
@@ -115,17 +116,16 @@ class RoundStep:
         rule = value.rule
         places, named = rule.places(block, context)
         sqnorms = row_sqnorm(block.x)
-        room = (value.room > 0).astype(np.uint8)
         targets, regrets = np.empty((block.n, 3), np.int32), np.empty((block.n, 3))
         for tile in tiles(block, len(rule)):
             table = distance_table(block.x[tile], rule.packed)
-            targets[tile], regrets[tile] = next_best(table, rule.outside - sqnorms[tile], places[tile], room)
+            targets[tile], regrets[tile] = next_best(table, rule.outside - sqnorms[tile], places[tile], value.entry)
         # A row that was moved in an earlier round may only be moved on to where there is room. It may be better off
         # there; a chain takes that as free.
         np.maximum(regrets, 0.0, out=regrets)
         near = (targets >= 0) & ~named[:, None]
         near[:, 2] = False
-        direct = (targets >= 0) & (value.supply[places] > 0)[:, None]
+        direct = (targets >= 0) & value.supply[places][:, None]
         direct[:, :2] = False
 
         def proposals(chosen: npt.NDArray[np.bool_]) -> Proposals:
@@ -143,20 +143,64 @@ def count_places(engine: Engine, data: PreparedData, rule: PricedCenters) -> Int
     return found.counts
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of all places and their bounds; the last place is no cluster.
+
+    Attributes
+    ----------
+    rows : (k + 1,) int64
+    lowest, highest : (k + 1,) int64
+    """
+
+    rows: Ints
+    lowest: Ints
+    highest: Ints
+
+    def ends(self, prices: Floats) -> tuple[ChainEnds, float] | None:
+        """Return where the next chains begin and end, and what is to be taken from their costs; None without any.
+
+        What is over goes first, then what is under is filled: the cheapest by regret, because prices say what room is
+        scarce. When all sizes are within bounds, any chain may go that lowers the sum of squared distances. That is
+        the sum of its regrets, plus the price of the place where it ends, less that of the place where it begins; the
+        costs at the ends are made positive by a constant.
+        """
+        over, under = np.maximum(self.rows - self.highest, 0), np.maximum(self.lowest - self.rows, 0)
+        surplus, space = np.maximum(self.rows - self.lowest, 0), np.maximum(self.highest - self.rows, 0)
+        supply, room = (over, space) if over.any() else (surplus, under if under.any() else space)
+        need = int(over.sum() or under.sum() or min(surplus.sum(), space.sum()))
+        if not need:
+            return None
+        if not self.within:
+            prices = np.zeros(len(prices))
+        highest, lowest = float(prices[supply > 0].max()), float(prices[room > 0].min())
+        leaving = np.where(supply > 0, highest - prices, np.inf)
+        entry = np.where(room > 0, prices - lowest, np.inf)
+        constant = highest - lowest
+        return ChainEnds(supply, room, leaving, entry, need, constant if self.within else np.inf), constant
+
+    @property
+    def within(self) -> bool:
+        """Whether all are within their bounds."""
+        return bool(((self.rows >= self.lowest) & (self.rows <= self.highest)).all())
+
+
 def repair_round(
-    engine: Engine, data: PreparedData, rule: PricedCenters, sizes: Ints, bounds: tuple[Ints, Ints], step: float
-) -> tuple[PricedCenters, Ints] | None:
-    """Move rows until sizes are within bounds, or proposals run out; None where nothing is left to do.
+    engine: Engine, data: PreparedData, rule: PricedCenters, sizes: Sizes, prices: Floats, step: float
+) -> tuple[PricedCenters, Sizes, float] | None:
+    """Move rows along chains until sizes are within bounds, or proposals run out; then, such as lower the cost.
+
+    None where there is nothing to move.
 
     Parameters
     ----------
     engine : Engine
     data : PreparedData
     rule : PricedCenters
-    sizes : (k + 1,) int64
-        Rows in each place under the rule.
-    bounds : tuple
-        Least and most rows of each place.
+    sizes : Sizes
+        Under the rule.
+    prices : (k + 1,) float64
+        Of all places.
     step : float
         Cost by which a chain may grow before another is looked for.
 
@@ -164,28 +208,17 @@ def repair_round(
     -------
     rule : PricedCenters
         With the rows that moved.
-    sizes : (k + 1,) int64
+    sizes : Sizes
         After the moves.
+    cost : float
+        What the moves add to the sum of squared distances.
     """
-    lowest, highest = bounds
-    over, under = np.maximum(sizes - highest, 0), np.maximum(lowest - sizes, 0)
-    if over.any():
-        supply, room, need = over, np.maximum(highest - sizes, 0), int(over.sum())
-    elif under.any():
-        supply, room, need = np.maximum(sizes - lowest, 0), under, int(under.sum())
-    else:
+    found_ends = sizes.ends(prices)
+    if found_ends is None:
         return None
-    with engine.share(RoundValue(rule, supply, room, need)) as shared:
+    ends, constant = found_ends
+    with engine.share(RoundValue(rule, ends.supply > 0, ends.entry, ends.need)) as shared:
         found: RoundStats = engine.fold(data.pinned, RoundStep(), RoundStats.merge, shared, label="balance: repair")
-    moved, gained = _moves(found, supply, room, need, step)
-    placed = dict(zip(rule.moved_ids.tolist(), rule.moved_to.tolist(), strict=True)) | moved
-    ids = np.array(sorted(placed), np.int64)
-    to = np.array([placed[row] for row in ids.tolist()], np.int32)
-    return PricedCenters(rule.rows, rule.prices, rule.outside, ids, to), sizes + gained
-
-
-def _moves(found: RoundStats, supply: Ints, room: Ints, need: int, step: float) -> tuple[dict[int, int], Ints]:
-    """Return the rows that move and where to, and by how much the sizes change."""
     both = (found.near, found.direct)
     regrets, row_ids, sources, targets = (
         np.concatenate([getattr(part, name) for part in both]) for name in ("regrets", "row_ids", "sources", "targets")
@@ -193,8 +226,16 @@ def _moves(found: RoundStats, supply: Ints, room: Ints, need: int, step: float) 
     order = np.lexsort((row_ids, regrets, targets, sources))
     ids, rows = np.unique(row_ids[order], return_inverse=True)
     moved_to = np.full(len(ids), -1, np.int32)
-    left, free = supply.copy(), room.copy()
-    move_along_chains(sources[order], targets[order], regrets[order], rows, left, free, need, step, moved_to)
+    left = ends._replace(supply=ends.supply.copy(), room=ends.room.copy())
+    used, cost = move_along_chains(sources[order], targets[order], regrets[order], rows, left, step, moved_to)
     moved = np.flatnonzero(moved_to >= 0)
-    gained = (room - free) - (supply - left)
-    return dict(zip(ids[moved].tolist(), moved_to[moved].tolist(), strict=True)), gained
+    placed = dict(zip(rule.moved_ids.tolist(), rule.moved_to.tolist(), strict=True))
+    placed |= dict(zip(ids[moved].tolist(), moved_to[moved].tolist(), strict=True))
+    named = np.array(sorted(placed), np.int64)
+    to = np.array([placed[row] for row in named.tolist()], np.int32)
+    gained = (ends.room - left.room) - (ends.supply - left.supply)
+    return (
+        PricedCenters(rule.rows, rule.prices, rule.outside, named, to),
+        Sizes(sizes.rows + gained, sizes.lowest, sizes.highest),
+        cost - used * constant,
+    )

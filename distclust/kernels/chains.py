@@ -5,6 +5,8 @@ Axis letters: k places, a arcs, q proposals, n rows.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,17 +16,32 @@ from distclust.kernels._jit import jit
 _UNSEEN, _START = -2, -1
 
 
+class ChainEnds(NamedTuple):
+    """Where chains may begin and end, and what that costs."""
+
+    supply: npt.NDArray[np.int64]
+    """int64 [k]: rows that a place can still give up."""
+    room: npt.NDArray[np.int64]
+    """int64 [k]: rows that a place can still take."""
+    leaving: npt.NDArray[np.float64]
+    """float64 [k]: cost of a chain that begins in a place, at least 0."""
+    entry: npt.NDArray[np.float64]
+    """float64 [k]: cost of a chain that ends in a place, at least 0."""
+    need: int
+    """Most chains to use."""
+    most: float
+    """Chains that cost this or more are left unused."""
+
+
 def move_along_chains(
     sources: npt.NDArray[np.int32],
     targets: npt.NDArray[np.int32],
     regrets: npt.NDArray[np.float64],
     rows: npt.NDArray[np.int64],
-    supply: npt.NDArray[np.int64],
-    room: npt.NDArray[np.int64],
-    need: int,
+    ends: ChainEnds,
     step: float,
     moved_to: npt.NDArray[np.int32],
-) -> int:
+) -> tuple[int, float]:
     """Move rows from places with supply to places with room, each time by the cheapest chain of proposals.
 
     A chain moves one row along each of its arcs, so that only its ends change their sizes. It is used again as long as
@@ -39,49 +56,51 @@ def move_along_chains(
         What a proposal adds to the cost, at least 0.
     rows : int64 [q]
         The row of a proposal, 0 ... n-1; the proposals of a row have one source.
-    supply, room : int64 [k]
-        Rows that a place can still give up and take; changed in place.
-    need : int
-        Most chains to use.
+    ends : ChainEnds
+        Supply and room are changed in place.
     step : float
     moved_to : int32 [n]
         -1 for rows that have not moved; changed in place.
 
     Returns
     -------
-    int
-        Chains used: fewer than `need` where the proposals lead no further.
+    used : int
+        Chains used: fewer than wanted where the proposals lead no further, or only to chains that cost too much.
+    cost : float
+        Their sum.
 
     Examples
     --------
-    >>> supply, room, moved_to = np.array([1, 0, 0]), np.array([0, 0, 1]), np.full(3, -1, np.int32)
+    >>> ends = ChainEnds(np.array([1, 0, 0]), np.array([0, 0, 1]), np.zeros(3), np.zeros(3), 1, np.inf)
     >>> sources, targets = np.array([0, 0, 1], np.int32), np.array([1, 2, 2], np.int32)
-    >>> regrets, rows = np.array([1.0, 9.0, 2.0]), np.array([0, 1, 2])
-    >>> move_along_chains(sources, targets, regrets, rows, supply, room, 1, 0.0, moved_to), moved_to.tolist()
-    (1, [1, -1, 2])
+    >>> regrets, rows, moved_to = np.array([1.0, 9.0, 2.0]), np.array([0, 1, 2]), np.full(3, -1, np.int32)
+    >>> move_along_chains(sources, targets, regrets, rows, ends, 0.0, moved_to), moved_to.tolist()
+    ((1, 3.0), [1, -1, 2])
     """
-    q, k = len(sources), len(supply)
+    q, k = len(sources), len(ends.supply)
     sources = read_argument(sources, "sources", "int32", (q,))
     targets = read_argument(targets, "targets", "int32", (q,))
     new_arc = np.ones(q, bool)
     new_arc[1:] = (np.diff(sources) != 0) | (np.diff(targets) != 0)
     begins = np.append(np.flatnonzero(new_arc), q)
     arcs = np.searchsorted(sources[begins[:-1]], np.arange(k + 1))
-    return int(
-        _move_along_chains(
-            arcs.astype(np.int64),
-            np.ascontiguousarray(targets[begins[:-1]]),
-            begins[:-1].astype(np.int64),
-            begins[1:].astype(np.int64),
-            read_argument(regrets, "regrets", "float64", (q,)),
-            read_argument(rows, "rows", "int64", (q,)),
-            write_argument(supply, "supply", "int64", (k,)),
-            write_argument(room, "room", "int64", (k,)),
-            int(need),
-            float(step),
-            write_argument(moved_to, "moved_to", "int32", (None,)),
-        )
+    used, cost = _move_along_chains(
+        arcs.astype(np.int64),
+        np.ascontiguousarray(targets[begins[:-1]]),
+        begins[:-1].astype(np.int64),
+        begins[1:].astype(np.int64),
+        read_argument(regrets, "regrets", "float64", (q,)),
+        read_argument(rows, "rows", "int64", (q,)),
+        write_argument(ends.supply, "supply", "int64", (k,)),
+        write_argument(ends.room, "room", "int64", (k,)),
+        read_argument(ends.leaving, "leaving", "float64", (k,)),
+        read_argument(ends.entry, "entry", "float64", (k,)),
+        int(ends.need),
+        float(ends.most),
+        float(step),
+        write_argument(moved_to, "moved_to", "int32", (None,)),
     )
+    return int(used), float(cost)
 
 
 @jit
@@ -122,32 +141,35 @@ def _drop_first(heap_costs, heap_places, size):
 
 
 @jit
-def _move_along_chains(arcs, arc_targets, heads, ends, regrets, rows, supply, room, need, step, moved_to):
+def _move_along_chains(
+    arcs, arc_targets, heads, ends, regrets, rows, supply, room, leaving, entry, need, most, step, moved_to
+):
     k = supply.shape[0]
-    capacity = arc_targets.shape[0] + k
+    capacity = arc_targets.shape[0] + 2 * k
     heap_costs, heap_places = np.empty(capacity), np.empty(capacity, np.int64)
     costs, arc_to, arc_from = np.empty(k), np.empty(k, np.int64), np.empty(k, np.int64)
-    used = 0
+    used, spent = 0, 0.0
     while used < need:
         size = 0
         for place in range(k):
             costs[place] = np.inf
             arc_to[place] = _UNSEEN
             if supply[place] > 0:
-                costs[place] = 0.0
+                costs[place] = leaving[place]
                 arc_to[place] = _START
-                _push(heap_costs, heap_places, size, 0.0, place)
+                _push(heap_costs, heap_places, size, leaving[place], place)
                 size += 1
-        end = -1
+        end, total = -1, np.inf
         while size > 0:
             cost, place = heap_costs[0], heap_places[0]
+            if cost >= total:
+                break
             _drop_first(heap_costs, heap_places, size)
             size -= 1
             if cost > costs[place]:
                 continue
-            if room[place] > 0:
-                end = place
-                break
+            if room[place] > 0 and arc_to[place] != _START and cost + entry[place] < total:
+                end, total = place, cost + entry[place]
             for arc in range(arcs[place], arcs[place + 1]):
                 target = arc_targets[arc]
                 further = cost + _head(arc, heads, ends, regrets, rows, moved_to)
@@ -156,11 +178,10 @@ def _move_along_chains(arcs, arc_targets, heads, ends, regrets, rows, supply, ro
                     arc_to[target], arc_from[target] = arc, place
                     _push(heap_costs, heap_places, size, further, target)
                     size += 1
-        if end < 0:
+        if end < 0 or total >= most:
             break
-        limit = costs[end] + step
-        total = costs[end]
-        while total <= limit:
+        limit = total + step
+        while total <= limit and total < most:
             place = end
             while arc_to[place] != _START:
                 arc = arc_to[place]
@@ -169,13 +190,14 @@ def _move_along_chains(arcs, arc_targets, heads, ends, regrets, rows, supply, ro
             supply[place] -= 1
             room[end] -= 1
             used += 1
+            spent += total
             if used == need or supply[place] == 0 or room[end] == 0:
                 break
-            total = 0.0
+            total = leaving[place] + entry[end]
             place = end
             while arc_to[place] != _START:
                 total += _head(arc_to[place], heads, ends, regrets, rows, moved_to)
                 place = arc_from[place]
             if total == np.inf:
                 break
-    return used
+    return used, spent

@@ -5,21 +5,14 @@ Axis letters: n rows, k centres, m candidates of a row.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 
 from distclust.kernels._arguments import read_argument, write_argument
 from distclust.kernels._jit import jit
+from distclust.kernels.elementary import LN2_HIGH, LN2_LOW, LOG2_E, LOWEST, series
 
 _FLOATS = ("float32", "float64")
-
-_LOG2_E = 1.4426950408889634
-# ln 2 in two parts (Cody and Waite): the first has 20 low bits of zero, so that its product with an exponent is exact.
-_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
-_LOWEST = -700.0
-_C2, _C3, _C4, _C5, _C6, _C7, _C8, _C9, _C10, _C11, _C12 = (1.0 / math.factorial(i) for i in range(2, 13))
 
 
 def soft_sizes(
@@ -128,7 +121,7 @@ def next_best(
     table: np.ndarray,
     outside: npt.NDArray[np.float64],
     own: npt.NDArray[np.int32],
-    open_to: npt.NDArray[np.uint8],
+    entry: npt.NDArray[np.float64],
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
     """Return where every row would go next, and what that adds to its cost.
 
@@ -140,21 +133,22 @@ def next_best(
         The same for belonging to no centre, which has number k; infinite where that is not allowed.
     own : int32 [n]
         Where the row is, 0 ... k.
-    open_to : uint8 [k + 1]
-        Where there is room.
+    entry : float64 [k + 1]
+        What it costs to end in a place, beside that; infinite where there is no room.
 
     Returns
     -------
     targets : int32 [n, 3]
-        The best and the second best place but its own, and the best with room but its own; -1 for none. The lowest
+        The best and the second best place but its own, and the best to end in but its own; -1 for none. The lowest
         number among equals.
     regrets : float64 [n, 3]
-        Their costs less that of its own place; infinite where there is none.
+        Their costs less that of its own place, without entry; infinite where there is none.
 
     Examples
     --------
-    >>> table, inf = np.array([[4.0, 1.0, 2.0, 8.0]]), np.full(1, np.inf)
-    >>> targets, regrets = next_best(table, inf, np.array([1], np.int32), np.array([0, 0, 0, 1, 0], np.uint8))
+    >>> table, inf = np.array([[4.0, 1.0, 2.0, 8.0]]), np.inf
+    >>> entry = np.array([inf, inf, inf, 0.0, inf])
+    >>> targets, regrets = next_best(table, np.array([inf]), np.array([1], np.int32), entry)
     >>> targets.tolist(), regrets.tolist()
     ([[2, 0, 3]], [[1.0, 3.0, 7.0]])
     """
@@ -165,28 +159,11 @@ def next_best(
         table,
         read_argument(outside, "outside", "float64", (n,)),
         read_argument(own, "own", "int32", (n,)),
-        read_argument(open_to, "open_to", "uint8", (k + 1,)),
+        read_argument(entry, "entry", "float64", (k + 1,)),
         targets,
         regrets,
     )
     return targets, regrets
-
-
-@jit
-def _series(x):
-    """Return exp(x) for abs(x) <= ln 2 / 2, to 2e-16: twelve terms of the series, one after the other."""
-    t = _C12 * x + _C11
-    t = t * x + _C10
-    t = t * x + _C9
-    t = t * x + _C8
-    t = t * x + _C7
-    t = t * x + _C6
-    t = t * x + _C5
-    t = t * x + _C4
-    t = t * x + _C3
-    t = t * x + _C2
-    t = t * x + 1.0
-    return t * x + 1.0
 
 
 @jit
@@ -204,11 +181,11 @@ def _soft_sizes(costs, candidates, prices, outside, sharpness, scale, values, po
             values[c] = value
             best = max(best, value)
         for c in range(m + 1):
-            x = max((values[c] - best) * sharpness, _LOWEST)
-            power = np.rint(x * _LOG2_E)
-            rest = (x - power * _LN2_HIGH) - power * _LN2_LOW
+            x = max((values[c] - best) * sharpness, LOWEST)
+            power = np.rint(x * LOG2_E)
+            rest = (x - power * LN2_HIGH) - power * LN2_LOW
             powers[c] = (np.int64(power) + 1023) << 52
-            values[c] = _series(rest)
+            values[c] = series(rest)
         for c in range(m + 1):
             values[c] *= two_to[c]
         mass = 0.0
@@ -242,12 +219,12 @@ def _gather_candidates(table, thresholds, prices, sqnorms, candidates, costs):
 
 
 @jit
-def _next_best(table, outside, own, open_to, targets, regrets):
+def _next_best(table, outside, own, entry, targets, regrets):
     n, k = table.shape
     for r in range(n):
         here = own[r]
         base = outside[r] if here == k else np.float64(table[r, here])
-        first, second, free = np.inf, np.inf, np.inf
+        first, second, free, ended = np.inf, np.inf, np.inf, np.inf
         first_at, second_at, free_at = -1, -1, -1
         for j in range(k + 1):
             value = outside[r] if j == k else np.float64(table[r, j])
@@ -258,7 +235,8 @@ def _next_best(table, outside, own, open_to, targets, regrets):
                 first, first_at = value, j
             elif value < second:
                 second, second_at = value, j
-            if value < free and open_to[j]:
+            if value + entry[j] < ended:
+                ended = value + entry[j]
                 free, free_at = value, j
         targets[r, 0], targets[r, 1], targets[r, 2] = first_at, second_at, free_at
         regrets[r, 0], regrets[r, 1], regrets[r, 2] = first - base, second - base, free - base
