@@ -11,8 +11,20 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+import numpy as np
+import numpy.typing as npt
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+)
 
+from distclust.algorithms.balanced_config import BalancedConfig
 from distclust.algorithms.bisecting_config import BisectingConfig, Strategy, TreeLabels
 from distclust.algorithms.kmeans_config import KMeansConfig
 from distclust.errors import UsageError, nearest_name
@@ -58,6 +70,20 @@ def _ascending(value: tuple[int, ...]) -> tuple[int, ...]:
 def _least_memory(value: int | None) -> int | None:
     if value is not None and value < 64 << 20:
         raise ValueError(f"{value} bytes are too few; at least 64MB are needed")
+    return value
+
+
+def _as_shares(value: object) -> object:
+    """Turn ``"1,2,2"`` into numbers; words stay."""
+    if isinstance(value, str) and value not in ("uniform", "model"):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _with_balanced(value: object, info: ValidationInfo) -> object:
+    assert info.field_name is not None
+    if not info.data.get("balanced") and value != AssignJob.model_fields[info.field_name].default:
+        raise ValueError("it is for balanced assignment only; add --balanced (balanced = true)")
     return value
 
 
@@ -204,6 +230,34 @@ class AssignJob(DataJob):
 
     kind: Literal["assign"] = "assign"
     model: str = Field(description="Run directory or model directory.")
+    balanced: bool = Field(False, description="Bound the sizes of the clusters, at the least cost.")
+    capacity_slack: Annotated[float, AfterValidator(_with_balanced)] = Field(
+        0.05, ge=0, lt=1, description="Share of its target by which a cluster may be larger or smaller."
+    )
+    targets: Annotated[
+        Literal["uniform", "model"] | tuple[Annotated[float, Field(gt=0)], ...],
+        BeforeValidator(_as_shares),
+        AfterValidator(_with_balanced),
+    ] = Field("uniform", description="Sizes to reach: uniform, model (the training sizes), or numbers such as 1,2,2.")
+    mass: Annotated[float, AfterValidator(_with_balanced)] = Field(
+        1.0, gt=0, le=1, description="Share of the rows to assign; the costliest stay without cluster."
+    )
+    penalty: Annotated[float | None, AfterValidator(_with_balanced)] = Field(
+        None, gt=0, description="Instead of bounds, what unequal sizes cost, relative to the rows' distances."
+    )
+
+    def what(self) -> dict[str, Any]:
+        """Return the keys that decide the result, as plain values; those of balancing where it is asked for."""
+        balancing = {"balanced", "capacity_slack", "targets", "mass", "penalty"}
+        return {k: v for k, v in super().what().items() if self.balanced or k not in balancing}
+
+    def settings(self, sizes: npt.NDArray[np.int64]) -> BalancedConfig:
+        """Return the settings of balanced assignment for a model with clusters of these sizes."""
+        if self.targets == "uniform":
+            targets: Literal["uniform"] | npt.NDArray[np.float64] = "uniform"
+        else:
+            targets = np.array(sizes if self.targets == "model" else self.targets, np.float64)
+        return BalancedConfig(targets=targets, capacity_slack=self.capacity_slack, mass=self.mass, penalty=self.penalty)
 
 
 class EvaluateJob(EngineJob):

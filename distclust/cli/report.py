@@ -173,6 +173,8 @@ def _summary_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if summary["bad_rows"]:
         pairs.insert(1, ("dropped", amount_text(summary["bad_rows"], "bad row")))
+    if "balance" in summary:
+        pairs += _balance_pairs(summary["balance"])
     if "depth" in summary:
         pairs.append(("tree", f"{amount_text(summary['passes'], 'pass')}, at most {summary['depth']} splits deep"))
     if "iterations" in summary:
@@ -180,6 +182,20 @@ def _summary_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
         pairs.append(("iterations", f"{summary['iterations']}, {end}"))
     stages = "  ".join(f"{stage} {seconds_text(seconds)}" for stage, seconds in summary["seconds"].items())
     return [*pairs, ("time", stages)]
+
+
+def _balance_pairs(balance: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return sizes and cost beside those of labels by the nearest centre."""
+    low, high = balance["target_smallest"], balance["target_largest"]
+    target = f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"
+    sizes = f"{count_text(balance['smallest'])} to {count_text(balance['largest'])}, wanted {target}"
+    before = f"{count_text(balance['nearest_smallest'])} to {count_text(balance['nearest_largest'])}"
+    pairs = [("sizes", f"{sizes}; by the nearest centre {before}")]
+    if balance["cost_ratio"] is not None:
+        pairs.append(("cost", f"{balance['cost_ratio']:.4f} of the inertia by the nearest centre"))
+    if balance["unassigned"]:
+        pairs.append(("left out", amount_text(balance["unassigned"], "row")))
+    return pairs
 
 
 def _file_pairs(outcome: JobOutcome) -> list[tuple[str, str]]:

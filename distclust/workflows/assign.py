@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from distclust.algorithms.balanced import balanced_assign
 from distclust.algorithms.bisecting import tree_of
 from distclust.algorithms.kmeans import block_centers
+from distclust.artifacts.codec import encode
 from distclust.artifacts.model import Model, load_model
 from distclust.artifacts.tree import load_tree
 from distclust.config import AssignJob
@@ -17,6 +19,8 @@ from distclust.ops.profile import PreparedData, prepare
 from distclust.workflows.common import Bench, JobOutcome, Session, label_summary, run_job, source_of
 
 RUN_KIND = "assign/1"
+BALANCE = "stats/balance.json"
+"""Sizes and cost of a balanced assignment."""
 
 
 def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
@@ -48,9 +52,17 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
             on_bad_rows=job.on_bad_rows,
             center=model.center_offset,
         )
-        stats = bench.label(data, block_centers(model.centers, data.offset, precision), _rule(job, model, data))
-        digests = {"centers": model.vectors_digest, "labels": f"{stats.labels_digest:016x}"}
-        return label_summary(data, stats), digests
+        centers = block_centers(model.centers, data.offset, precision)
+        if job.balanced:
+            balance = balanced_assign(bench.engine, data, centers, job.settings(model.sizes), bench.run)
+            stats = bench.label(data, centers, balance.rule)
+            report = balance.report(stats).as_dict()
+            bench.run.storage.put(BALANCE, encode(report))
+            summary = {**label_summary(data, stats), "balance": report}
+        else:
+            stats = bench.label(data, centers, _rule(job, model, data))
+            summary = label_summary(data, stats)
+        return summary, {"centers": model.vectors_digest, "labels": f"{stats.labels_digest:016x}"}
 
     source = source_of(job)
     _check_width(source, model)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distclust.algorithms.bisecting import BisectingResult, fit_bisecting
+from distclust.artifacts.codec import sha256
 from distclust.artifacts.model import Model, save_model
 from distclust.artifacts.tree import StoredTree, save_tree
 from distclust.config import BisectJob
@@ -54,7 +55,7 @@ def run_bisect(job: BisectJob, session: Session | None = None) -> JobOutcome:
             "history": [vars(entry) for entry in result.history],
         }
         digests = {"centers": model.vectors_digest, "labels": f"{stats.labels_digest:016x}"}
-        return summary, digests | {"tree": model.parameters["tree"]}
+        return summary, digests | {"tree": sha256(result.children.tobytes() + result.inner.tobytes())}
 
     source = source_of(job, job.weight_column)
     return run_job(job, session or Session(), source, work, kind=MODEL_KIND, config=job.what())

@@ -7,10 +7,12 @@ from types import ModuleType
 
 import pytest
 
-from distclust.kernels import lloyd, metrics, nearest, random, tree
+from distclust.kernels import chains, elementary, lloyd, metrics, nearest, random, transport, tree
+
+MODULES = [chains, elementary, lloyd, metrics, nearest, random, transport, tree]
 
 
-@pytest.mark.parametrize("module", [lloyd, metrics, nearest, random, tree], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_examples(module: ModuleType) -> None:
     result = doctest.testmod(module)
     assert result.attempted > 0

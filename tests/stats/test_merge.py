@@ -14,6 +14,7 @@ from distclust.stats.extremes import FarRows, KeyedRows
 from distclust.stats.fixed import FixedPair
 from distclust.stats.lloyd import AssignStats, ClusterSums
 from distclust.stats.moments import BadRow, ProfileStats
+from distclust.stats.proposals import Proposals
 
 K, D = 5, 3
 
@@ -52,6 +53,13 @@ def profile(rng: np.random.Generator, first_id: int) -> ProfileStats:
     return ProfileStats(3, low, low + 1, float(rng.random()), int(bad is not None), bad, keyed_rows(rng, first_id))
 
 
+def proposals(rng: np.random.Generator, first_id: int) -> Proposals:
+    m = int(rng.integers(0, 30))
+    sources, targets = (rng.integers(0, 3, m).astype(np.int32) for _ in range(2))
+    ids = first_id + rng.permutation(40)[:m]
+    return Proposals.select(9, 2, rng.choice([0.0, 0.5, 1.0], m), ids, sources, targets)
+
+
 def assign_stats(rng: np.random.Generator) -> AssignStats:
     pair = FixedPair(rng.integers(0, 99, K), rng.integers(0, 99, K), 2.0)
     return AssignStats(rng.integers(0, 99, K), pair, int(rng.integers(0, 2**63)) * 2)
@@ -62,6 +70,7 @@ MAKERS = {
     "far_rows": lambda rng, i: far_rows(rng, 100 * i),
     "keyed_rows": lambda rng, i: keyed_rows(rng, 100 * i),
     "profile": lambda rng, i: profile(rng, 100 * i),
+    "proposals": lambda rng, i: proposals(rng, 100 * i),
     "assign": lambda rng, i: assign_stats(rng),
 }
 
