@@ -268,15 +268,17 @@ def balanced_assign(
     --------
     >>> import numpy as np
     >>> from distclust.data.sources import open_source
-    >>> from distclust.engines.open import open_engine
+    >>> from distclust.engines.local import LocalEngine
     >>> from distclust.ops.assign import predict
     >>> from distclust.ops.profile import plan, prepare
-    >>> with open_engine("local[1]") as engine, open_source(np.array([[0.0], [1.0], [2.0], [9.0]])) as source:
+    >>> source = open_source(np.array([[0.0], [1.0], [2.0], [9.0]]))
+    >>> with LocalEngine(1) as engine:
     ...     data = prepare(engine, source, plan(engine, source))
-    ...     centers = CenterSet(np.array([[1.0], [9.0]], np.float32) - data.offset.astype(np.float32))
+    ...     centers = CenterSet((np.array([[1.0], [9.0]]) - data.offset).astype(np.float32))
     ...     result = balanced_assign(engine, data, centers, BalancedConfig(capacity_slack=0.0))
     ...     predict(engine, data.pinned, result.rule).tolist()
     [0, 0, 1, 1]
+    >>> source.close()
     """
     config = config or BalancedConfig()
     if data.view.columns.weight is not None or data.scales.mass != 1.0:

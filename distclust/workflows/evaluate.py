@@ -163,7 +163,14 @@ def _complete_run(storage: Storage) -> dict[str, Any]:
             where=storage.where(),
             do="Give the run directory of kmeans or assign.",
         )
-    return read_run(storage)
+    record = read_run(storage)
+    if record["config"].get("mass", 1.0) < 1:
+        raise UsageError(
+            f"the run left rows without a cluster (mass {record['config']['mass']}); scores need a cluster for each.",
+            where=storage.where(),
+            do="Assign all rows, or evaluate the run that the model is of.",
+        )
+    return record
 
 
 def _model_of(storage: Storage, record: dict[str, Any]) -> Model:

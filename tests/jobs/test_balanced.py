@@ -121,6 +121,16 @@ def test_what_cannot_be_is_refused(balanced: Callable[..., Result], arguments: t
     assert said in result.stderr.replace("\n", " ")
 
 
+def test_scores_are_of_all_rows(balanced: Callable[..., Result], cli: Callable[..., Result], tmp_path: Path) -> None:
+    balanced()
+    scores = json.loads(cli("evaluate", tmp_path / "even", "--json").stdout)
+    assert scores["run"] == str(tmp_path / "even")
+    balanced("--mass", 0.9, "--overwrite")
+    refused = cli("evaluate", tmp_path / "even")
+    assert refused.exit_code == 2
+    assert "left rows without a cluster" in refused.stderr
+
+
 def test_options_of_balancing_need_it(cli: Callable[..., Result], dataset: Path, tmp_path: Path) -> None:
     result = cli("assign", tmp_path / "out", dataset, "-o", tmp_path / "labels", "--capacity-slack", 0.1)
     assert result.exit_code == 2

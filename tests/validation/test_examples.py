@@ -11,6 +11,7 @@ import pytest
 @pytest.mark.parametrize(
     "module",
     [
+        "distclust.algorithms.balanced",
         "distclust.estimators.kmeans",
         "distclust.estimators.bisecting",
         "distclust.engines.open",
