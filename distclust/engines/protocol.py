@@ -7,7 +7,7 @@ partials. The laws that every engine keeps are tests in `distclust.testing.engin
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -155,13 +155,6 @@ class Engine(Protocol):
         ...
 
 
-def slices(n_items: int, n_slices: int) -> Iterator[tuple[int, int]]:
-    """Cut ``range(n_items)`` into at most ``n_slices`` contiguous, non-empty, nearly equal runs."""
-    n_slices = min(n_slices, n_items)
-    for i in range(n_slices):
-        yield n_items * i // n_slices, n_items * (i + 1) // n_slices
-
-
 __all__ = [
     "Block",
     "CancelToken",
@@ -174,5 +167,4 @@ __all__ = [
     "Shared",
     "Step",
     "StepContext",
-    "slices",
 ]

@@ -12,7 +12,7 @@ from distclust.artifacts.codec import sha256
 from distclust.artifacts.model import Model, save_model
 from distclust.artifacts.tree import StoredTree, save_tree
 from distclust.config import BisectJob
-from distclust.ops.profile import PreparedData, prepare
+from distclust.ops.profile import PreparedData
 from distclust.stats.lloyd import AssignStats
 from distclust.workflows.common import Bench, JobOutcome, Session, label_summary, run_job, source_of
 
@@ -35,14 +35,7 @@ def run_bisect(job: BisectJob, session: Session | None = None) -> JobOutcome:
     """
 
     def work(bench: Bench) -> tuple[dict[str, Any], dict[str, str]]:
-        data = prepare(
-            bench.engine,
-            bench.source,
-            bench.refs,
-            metric=job.metric,
-            precision=job.precision,
-            on_bad_rows=job.on_bad_rows,
-        )
+        data = bench.prepare(job.metric, job.precision, job.on_bad_rows)
         config = job.settings()
         result = fit_bisecting(bench.engine, data, config, bench.run, checkpoint_seconds=job.checkpoint_seconds)
         stats = bench.label(data, result.centers, result.tree if config.labels == "tree" else None)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from distclust.artifacts.commit import read_commits
 from distclust.artifacts.run import RunDirectory
 from distclust.config import DataJob
 from distclust.data.node import NodeConfig
-from distclust.data.refs import PartitionRef
+from distclust.data.refs import Metric, PartitionRef
 from distclust.data.sources import Source, open_source
 from distclust.data.storage import Storage
 from distclust.engines.events import Emit, Event, Note, StageEnded, StageStarted, ignore
@@ -24,7 +24,7 @@ from distclust.engines.protocol import CancelToken, Engine, EngineOptions
 from distclust.errors import StorageError
 from distclust.ops.assign import assign
 from distclust.ops.centers import CenterSet, LabelRule
-from distclust.ops.profile import PreparedData, partition_bytes, plan
+from distclust.ops.profile import PreparedData, partition_bytes, plan, prepare
 from distclust.stats.lloyd import AssignStats
 
 PLAN_FILE = "plan.json"
@@ -112,6 +112,12 @@ class Bench:
     refs: tuple[PartitionRef, ...]
     clock: StageClock
     emit: Emit
+
+    def prepare(
+        self, metric: Metric, precision: Literal["float32", "float64"], on_bad_rows: Literal["error", "drop"]
+    ) -> PreparedData:
+        """Profile and cache the rows that a model is to be fitted on."""
+        return prepare(self.engine, self.source, self.refs, metric=metric, precision=precision, on_bad_rows=on_bad_rows)
 
     def label(self, data: PreparedData, centers: CenterSet, rule: LabelRule | None = None) -> AssignStats:
         """Label the partitions that are not committed yet, by a rule or the nearest; return the statistics of all."""

@@ -7,7 +7,7 @@ from typing import Any
 from distclust.algorithms.kmeans import KMeansResult, fit_kmeans
 from distclust.artifacts.model import Model, save_model
 from distclust.config import KMeansJob
-from distclust.ops.profile import PreparedData, prepare
+from distclust.ops.profile import PreparedData
 from distclust.stats.lloyd import AssignStats
 from distclust.workflows.common import Bench, JobOutcome, Session, label_summary, run_job, source_of
 
@@ -30,14 +30,7 @@ def run_kmeans(job: KMeansJob, session: Session | None = None) -> JobOutcome:
     """
 
     def work(bench: Bench) -> tuple[dict[str, Any], dict[str, str]]:
-        data = prepare(
-            bench.engine,
-            bench.source,
-            bench.refs,
-            metric=job.metric,
-            precision=job.precision,
-            on_bad_rows=job.on_bad_rows,
-        )
+        data = bench.prepare(job.metric, job.precision, job.on_bad_rows)
         result = fit_kmeans(bench.engine, data, job.settings(), bench.run, checkpoint_seconds=job.checkpoint_seconds)
         stats = bench.label(data, result.centers)
         with bench.clock.stage("write", bench.emit):

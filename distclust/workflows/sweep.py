@@ -14,7 +14,7 @@ from distclust.algorithms.sweep import KNEE_DEPTH, Candidate, fit_sweep, knee
 from distclust.artifacts.model import save_model
 from distclust.config import SweepJob
 from distclust.engines.events import Note
-from distclust.ops.profile import PreparedData, prepare
+from distclust.ops.profile import PreparedData
 from distclust.stats.balance import Balance
 from distclust.workflows.common import Bench, JobOutcome, Session, run_job, source_of
 
@@ -49,14 +49,7 @@ def run_sweep(job: SweepJob, session: Session | None = None) -> JobOutcome:
     """
 
     def work(bench: Bench) -> tuple[dict[str, Any], dict[str, str]]:
-        data = prepare(
-            bench.engine,
-            bench.source,
-            bench.refs,
-            metric=job.metric,
-            precision=job.precision,
-            on_bad_rows=job.on_bad_rows,
-        )
+        data = bench.prepare(job.metric, job.precision, job.on_bad_rows)
         configs = [job.settings_for(k) for k in job.n_clusters]
         candidates = fit_sweep(bench.engine, data, configs, bench.run, checkpoint_seconds=job.checkpoint_seconds)
         with bench.clock.stage("write", bench.emit):

@@ -10,31 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import sklearn.cluster
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils._test_common.instance_generator import PER_ESTIMATOR_XFAIL_CHECKS
-from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from distclust import BisectingKMeans
 from distclust.errors import UsageError
-
-DECLARED = set(PER_ESTIMATOR_XFAIL_CHECKS[sklearn.cluster.KMeans])
-"""Checks that scikit-learn declares as failing for k-means."""
-
-
-def _checks() -> list[Any]:
-    out = []
-    for estimator, check in estimator_checks_generator(BisectingKMeans(engine="local[2]"), mark=None):
-        name = check.func.__name__ if hasattr(check, "func") else check.__name__
-        marks = [pytest.mark.xfail(reason="declared by scikit-learn for KMeans")] if name in DECLARED else []
-        if name != "check_array_api_input":  # runs only with SCIPY_ARRAY_API set
-            out.append(pytest.param(estimator, check, id=name, marks=marks))
-    return out
+from tests.estimators.checks import checks_of
 
 
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")
-@pytest.mark.parametrize(("estimator", "check"), _checks())
+@pytest.mark.parametrize(("estimator", "check"), checks_of(BisectingKMeans(engine="local[2]")))
 def test_scikit_learn_estimator_checks(estimator: BisectingKMeans, check: Any) -> None:
     check(estimator)
 
