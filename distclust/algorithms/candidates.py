@@ -6,6 +6,7 @@ on the partitioning.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,7 +16,6 @@ import numpy.typing as npt
 from distclust.data.block import Block
 from distclust.engines.protocol import Engine, StepContext
 from distclust.kernels.lloyd import fixed_sums, row_sqdist, row_sqnorm
-from distclust.kernels.nearest import assign_nearest
 from distclust.kernels.random import uniform
 from distclust.ops.centers import CenterSet
 from distclust.ops.profile import PreparedData
@@ -43,26 +43,28 @@ STAGE_FIRST, STAGE_ROUND, STAGE_TOP_UP = 1, 16, 192
 
 
 @dataclass(frozen=True)
-class CandidateValue:
-    """What a pass over candidates shares.
+class Candidates:
+    """Candidates and what a pass over them shares.
 
     Attributes
     ----------
-    known : CenterSet or None
-        Candidates of the rounds before the last; None in the first pass.
-    fresh : CenterSet
-        Candidates of the last round.
-    candidates : CenterSet
-        Both, in this order.
+    rounds : tuple of CenterSet
+        Candidates, as they were drawn together.
     scale, mass_scale : float
         Fixed-point scales of potential and masses.
     """
 
-    known: CenterSet | None
-    fresh: CenterSet
-    candidates: CenterSet
+    rounds: tuple[CenterSet, ...]
     scale: float
     mass_scale: float
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.rounds)
+
+    @property
+    def rows(self) -> Rows:
+        """(m, d) candidates in the order of the draws."""
+        return np.concatenate([part.rows for part in self.rounds])
 
 
 @dataclass(frozen=True)
@@ -79,43 +81,48 @@ class CandidateStats:
         return CandidateStats(self.potential.merge(other.potential), self.mass + other.mass)
 
 
-def _nearest_candidate(block: Block, value: CandidateValue, context: StepContext) -> tuple[Labels, Floats]:
+def _nearest_candidate(block: Block, value: Candidates, context: StepContext) -> tuple[Labels, Floats]:
     """Return every row's nearest candidate and its squared distance.
 
-    Only new candidates cost anything where the last round is remembered.
+    Rounds are compared one after the other, so that it makes no difference which of them a node remembers: only the
+    last one costs anything where the one before is known.
     """
-    state, tag = context.state, value.candidates.tag
-    labels, sqdist = state.get("candidate", tag), state.get("candidate-sqdist", tag)
-    if labels is not None and sqdist is not None:
-        return labels, sqdist
-    old_tag = value.known.tag if value.known is not None else ""
-    kinds = ("candidate", "candidate-score", "candidate-sqdist")
-    old_labels, old_scores, old_sqdist = (state.get(kind, old_tag) for kind in kinds)
-    if value.known is None or old_labels is None or old_scores is None or old_sqdist is None:
-        labels, scores = assign_nearest(block.x, value.candidates.packed)
-        sqdist = row_sqdist(block.x, value.candidates.rows, labels)
-    else:
-        fresh, scores = assign_nearest(block.x, value.fresh.packed)
-        # Strictly closer, so that the lowest index wins ties as it does in one pass over all candidates.
-        closer = np.flatnonzero(scores < old_scores)
-        labels, scores, sqdist = old_labels.copy(), np.minimum(scores, old_scores), old_sqdist.copy()
-        labels[closer] = fresh[closer] + np.int32(len(value.known))
-        sqdist[closer] = row_sqdist(block.x[closer], value.candidates.rows, labels[closer])
-    for kind, array in zip(kinds, (labels, scores, sqdist), strict=True):
-        state.put(kind, tag, array)
+    tags = [_tag(value.rounds[: number + 1]) for number in range(len(value.rounds))]
+    known = len(tags)
+    while known:
+        found = [context.state.get(kind, tags[known - 1]) for kind in ("candidate", "candidate-sqdist")]
+        if found[0] is not None and found[1] is not None:
+            break
+        known -= 1
+    labels, sqdist = (found[0], found[1]) if known else (np.zeros(block.n, np.int32), np.full(block.n, np.inf))
+    assert labels is not None
+    assert sqdist is not None
+    first = sum(len(part) for part in value.rounds[:known])
+    for part in value.rounds[known:]:
+        fresh = part.nearest(block.x)
+        distance = row_sqdist(block.x, part.rows, fresh)
+        labels = np.where(distance < sqdist, fresh + np.int32(first), labels)
+        sqdist = np.minimum(distance, sqdist)
+        first += len(part)
+    context.state.put("candidate", tags[-1], labels)
+    context.state.put("candidate-sqdist", tags[-1], sqdist)
     return labels, sqdist
+
+
+def _tag(rounds: tuple[CenterSet, ...]) -> str:
+    return hashlib.sha256("-".join(part.tag for part in rounds).encode()).hexdigest()[:24]
 
 
 @dataclass(frozen=True)
 class CandidateStep:
     """Distances to the nearest candidate, summed."""
 
-    def __call__(self, block: Block, value: CandidateValue, context: StepContext) -> CandidateStats:
+    def __call__(self, block: Block, value: Candidates, context: StepContext) -> CandidateStats:
         """Measure a block."""
         labels, sqdist = _nearest_candidate(block, value, context)
         potential = FixedPair.zeros(1, value.scale)
         fixed_sums(sqdist, block.weights, np.zeros(block.n, np.int32), potential.scale, potential.high, potential.low)
-        k = len(value.candidates)
+        k = len(value)
         if block.weights is None:
             return CandidateStats(potential, np.bincount(labels, minlength=k).astype(np.int64))
         mass = np.zeros(k, np.int64)
@@ -132,7 +139,7 @@ class RoundStep:
     factor: float
     limit: int
 
-    def __call__(self, block: Block, value: CandidateValue, context: StepContext) -> KeyedRows:
+    def __call__(self, block: Block, value: Candidates, context: StepContext) -> KeyedRows:
         """Draw rows of a block."""
         _, sqdist = _nearest_candidate(block, value, context)
         chance = sqdist * self.factor if block.weights is None else sqdist * block.weights * self.factor
@@ -153,7 +160,7 @@ class SpreadStep:
     stage: int
     limit: int
 
-    def __call__(self, block: Block, value: CandidateValue, context: StepContext) -> KeyedRows:
+    def __call__(self, block: Block, value: Candidates, context: StepContext) -> KeyedRows:
         """Draw rows of a block."""
         _, sqdist = _nearest_candidate(block, value, context)
         chance = sqdist if block.weights is None else sqdist * block.weights
@@ -183,7 +190,7 @@ def kmeans_parallel(engine: Engine, data: PreparedData, k: int, *, seed: int, st
     """
     wanted = OVERSAMPLING * k
     first = draw_rows(engine, data.pinned, 1, seed=seed, stage=stage + STAGE_FIRST)
-    value = _candidate_value(data, None, first.rows)
+    value = _with(data, None, first.rows)
     stats = _measure(engine, data, value)
     for number in range(ROUNDS):
         potential = stats.potential.total()
@@ -193,13 +200,13 @@ def kmeans_parallel(engine: Engine, data: PreparedData, k: int, *, seed: int, st
         drawn = _draw(engine, data, value, step)
         if len(drawn.row_ids) == 0:
             continue
-        value = _candidate_value(data, value.candidates, drawn.rows)
+        value = _with(data, value, drawn.rows)
         stats = _measure(engine, data, value)
         gain = 1 - stats.potential.total() / potential
-        if len(value.candidates) >= ENOUGH_CANDIDATES * k and gain < SMALL_GAIN:
+        if len(value) >= ENOUGH_CANDIDATES * k and gain < SMALL_GAIN:
             break
     mass = stats.mass.astype(np.float64) / data.scales.mass
-    rows = value.candidates.rows
+    rows = value.rows
     if len(rows) < k and stats.potential.total() > 0:
         # The rounds drew too few (tiny k, or a few rows hold all the distance): random rows fill the rest.
         more = draw_rows(engine, data.pinned, 2 * k, seed=seed, stage=stage + STAGE_TOP_UP)
@@ -207,7 +214,7 @@ def kmeans_parallel(engine: Engine, data: PreparedData, k: int, *, seed: int, st
     return rows, mass
 
 
-def spread(engine: Engine, data: PreparedData, count: int, *, seed: int, stage: int) -> CandidateValue:
+def spread(engine: Engine, data: PreparedData, count: int, *, seed: int, stage: int) -> Candidates:
     """Draw ``count`` rows by squared distance, in draws that first double and then are an eighth of ``count``.
 
     All draws together cost one assignment to ``count`` centres; k-means|| costs one for each 2 k candidates and has
@@ -222,14 +229,14 @@ def spread(engine: Engine, data: PreparedData, count: int, *, seed: int, stage: 
         Key of the draws.
     """
     first = draw_rows(engine, data.pinned, 1, seed=seed, stage=stage + STAGE_FIRST)
-    value = _candidate_value(data, None, first.rows)
+    value = _with(data, None, first.rows)
     number = 0
-    while len(value.candidates) < count:
-        size = min(count - len(value.candidates), 1 << number, max(1, count // BATCHES))
+    while len(value) < count:
+        size = min(count - len(value), 1 << number, max(1, count // BATCHES))
         drawn = _draw(engine, data, value, SpreadStep(seed, stage + STAGE_ROUND + number, size))
         if len(drawn.row_ids) == 0:
             break
-        value = _candidate_value(data, value.candidates, _distinct(drawn.rows))
+        value = _with(data, value, _distinct(drawn.rows))
         number += 1
     return value
 
@@ -242,24 +249,24 @@ def _distinct(rows: Rows) -> Rows:
     return rows[list(first.values())]
 
 
-def spread_mass(engine: Engine, data: PreparedData, value: CandidateValue) -> Floats:
+def spread_mass(engine: Engine, data: PreparedData, value: Candidates) -> Floats:
     """Return the mass nearest to each candidate."""
     return _measure(engine, data, value).mass.astype(np.float64) / data.scales.mass
 
 
-def _candidate_value(data: PreparedData, known: CenterSet | None, fresh: Rows) -> CandidateValue:
-    rows = fresh if known is None else np.concatenate([known.rows, fresh])
-    scale = data.inertia_scale(float(row_sqnorm(rows).max()))
-    return CandidateValue(known, CenterSet(fresh), CenterSet(rows), scale, data.scales.mass)
+def _with(data: PreparedData, known: Candidates | None, fresh: Rows) -> Candidates:
+    rounds = (*(() if known is None else known.rounds), CenterSet(fresh))
+    longest = max(float(row_sqnorm(part.rows).max()) for part in rounds)
+    return Candidates(rounds, data.inertia_scale(longest), data.scales.mass)
 
 
-def _draw(engine: Engine, data: PreparedData, value: CandidateValue, step: RoundStep | SpreadStep) -> KeyedRows:
+def _draw(engine: Engine, data: PreparedData, value: Candidates, step: RoundStep | SpreadStep) -> KeyedRows:
     with engine.share(value) as shared:
         drawn: KeyedRows = engine.fold(data.pinned, step, KeyedRows.merge, shared, label="seed: draw")
     return drawn
 
 
-def _measure(engine: Engine, data: PreparedData, value: CandidateValue) -> CandidateStats:
+def _measure(engine: Engine, data: PreparedData, value: Candidates) -> CandidateStats:
     with engine.share(value) as shared:
         stats: CandidateStats = engine.fold(
             data.pinned, CandidateStep(), CandidateStats.merge, shared, label="seed: measure"

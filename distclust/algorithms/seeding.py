@@ -71,9 +71,9 @@ def initial_centers(engine: Engine, data: PreparedData, config: KMeansConfig, ru
         centers = greedy_kmeans_plus_plus(candidates, weights, k, **draws)
         return refine(candidates, weights, centers, unit=data.view.unit_rows)
     if method == "spread":
-        return spread(engine, data, k, seed=config.seed, stage=stage).candidates.rows
+        return spread(engine, data, k, seed=config.seed, stage=stage).rows
     value = spread(engine, data, OVERSAMPLING * k, seed=config.seed, stage=stage)
-    return greedy_kmeans_plus_plus(value.candidates.rows, spread_mass(engine, data, value), k, **draws)
+    return greedy_kmeans_plus_plus(value.rows, spread_mass(engine, data, value), k, **draws)
 
 
 def seeding_method(config: KMeansConfig, n: int, d: int) -> Literal["greedy", "k-means||", "choose", "spread"]:
