@@ -23,6 +23,7 @@ QUICK_LANES = 32
 PAIRS = 4
 """Rounded centres that one rounded row is multiplied with together. 8 and 16 took as long per pair, and pad more."""
 
+_BITS = 4
 _I8, _I16 = ir.IntType(8), ir.IntType(16)
 _LANES = LANES["float32"]
 
@@ -50,11 +51,30 @@ def lower_bytes(typing_context, bounds, falls, threshold):
 
 
 @intrinsic
-def trailing_zeros(typing_context, mask):
-    """Return the position of the lowest set bit of a uint64 that is not 0."""
+def four_bits(typing_context, mask, first, out):
+    """Store ``first`` plus the positions of the four lowest set bits of a uint64 (int32; 64 where there is none).
+
+    Return the mask without them. No branch depends on the bits: a loop over a few of them costs more in wrong guesses.
+    """
 
     def codegen(context, builder, signature, arguments):
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+        mask, first, out = arguments
+        emit = Emitter(builder, "float32")
+        for at in range(_BITS):
+            place = builder.add(builder.cttz(mask, ir.Constant(ir.IntType(1), 0)), first)
+            emit.store(builder.trunc(place, I32), emit.place(out, at, 4), 4)
+            mask = builder.and_(mask, builder.sub(mask, ir.Constant(I64, 1)))
+        return mask
+
+    return types.uint64(types.uint64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def count_bits(typing_context, mask):
+    """Return the number of set bits of a uint64."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
 
     return types.int64(types.uint64), codegen
 
@@ -260,18 +280,21 @@ def make_lane_scores(dtype: str) -> Any:
 
 @intrinsic
 def quick_squares(typing_context, sums, sqnorms, steps, count, base, turn, slack, floor, rate, squares, levels):
-    """Bound squared distances from below by products of rounded rows and centres, and turn them into levels.
+    """Bound squared distances from below by products of rounded rows and centres; return the lowest.
 
-    `sums` (int32), `sqnorms`, `steps` and `squares` (float32), `levels` (bytes) are arrays of `count` values, and of
-    what fills a vector; a square is ``(base + sqnorm) * (1 - 2**-18) - step * (turn * sum + slack)``.
+    `sums` (int32), `sqnorms`, `steps` and `squares` (float32), `levels` (bytes) are arrays of `count` values, with room
+    for a vector behind; a square is ``(base + sqnorm) * (1 - 2**-18) - step * (turn * sum + slack)``. `levels` takes
+    the bounds that follow.
     """
 
     def codegen(context, builder, signature, arguments):
         sums, sqnorms, steps, count, base, turn, slack, floor, rate, squares, levels = arguments
         emit = Emitter(builder, "float32")
         bases, turns, slacks, floors, rates = (emit.splat(v) for v in (base, turn, slack, floor, rate))
+        counts = emit.splat(builder.trunc(count, I32))
+        lanes = ir.Constant(emit.indices, list(range(_LANES)))
 
-        def body(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        def body(i: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
             total = builder.sitofp(emit.load(emit.place(sums, i), emit.indices, 4), emit.vector)
             product = builder.fadd(builder.fmul(turns, total), slacks)
             product = builder.fmul(emit.load(emit.place(steps, i), emit.vector, 4), product)
@@ -279,13 +302,16 @@ def quick_squares(typing_context, sums, sqnorms, steps, count, base, turn, slack
             square = builder.fsub(builder.fmul(lengths, emit.same(1 - 2.0**-18)), product)
             emit.store(square, emit.place(squares, i), 4)
             emit.store(_levels(emit, square, floors, rates), emit.place(levels, i, 1), 1)
-            return []
+            places = builder.add(emit.splat(builder.trunc(i, I32)), lanes)
+            meant = builder.icmp_signed("<", places, counts)
+            lower = builder.and_(meant, builder.fcmp_ordered("<", square, carried[0]))
+            return [builder.select(lower, square, carried[0])]
 
-        emit.loop(ir.Constant(I64, 0), count, _LANES, [], body)
-        return context.get_dummy_value()
+        (low,) = emit.loop(ir.Constant(I64, 0), count, _LANES, [emit.same(float("inf"))], body)
+        return emit.minimum(low)
 
     floats = [types.float32] * 5
-    return types.void(*[types.int64] * 4, *floats, types.int64, types.int64), codegen
+    return types.float32(*[types.int64] * 4, *floats, types.int64, types.int64), codegen
 
 
 def make_score(dtype: str) -> Any:

@@ -34,9 +34,16 @@ class Emitter:
         suffix = f"v{self.lanes}f{8 * self.size}"
         signature = ir.FunctionType(self.vector, [self.vector] * 3)
         self._fma = builder.module.declare_intrinsic(f"llvm.fma.{suffix}", (), signature)
+        self._suffix = suffix
 
     def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         return self.ir.call(self._fma, [a, b, c])
+
+    def minimum(self, vector: ir.Value) -> ir.Value:
+        """Return the lowest lane of a vector without NaN."""
+        signature = ir.FunctionType(self.scalar, [self.vector])
+        name = f"llvm.vector.reduce.fmin.{self._suffix}"
+        return self.ir.call(self.ir.module.declare_intrinsic(name, (), signature), [vector])
 
     def add(self, value: ir.Value, number: int) -> ir.Value:
         return self.ir.add(value, ir.Constant(I64, number))

@@ -26,6 +26,8 @@ from distclust.kernels._bytes import (
     PAIRS,
     QUICK_LANES,
     WORD,
+    count_bits,
+    four_bits,
     lower_bytes,
     make_first_bytes,
     make_lane_scores,
@@ -33,7 +35,6 @@ from distclust.kernels._bytes import (
     make_round_row,
     make_score,
     quick_squares,
-    trailing_zeros,
 )
 from distclust.kernels._emit import LANES, SIZES, address
 from distclust.kernels._jit import jit, once
@@ -248,10 +249,13 @@ def assign_bounded(
     n, k = len(x), len(centers.rows)
     levels = write_argument(bounds.levels, "bounds", "uint8", (n, _words(k) * WORD))
     labels, sqdist, unsure = np.empty(n, np.int32), np.empty(n, np.float64), np.empty(n, np.int64)
+    rounded = _aligned((centers.quick.shape[1],), np.int16)
+    rounded[:] = 0
     pairs, found = _bounded_kernel(x.dtype.name)(
         x,
         read_argument(own, "own", "int32", (n,)),
         *centers[:-1],
+        rounded,
         read_argument(falls, "falls", "uint8", (levels.shape[1],)),
         levels,
         write_argument(bounds.rows, "rows", "float64", (n, _KNOWN)),
@@ -360,17 +364,21 @@ def _bounded_kernel(dtype: str) -> Any:
     score = make_score(dtype)
     kind = np.float32 if dtype == "float32" else np.float64
 
-    @jit(name=f"candidates_{dtype}")
-    def candidates(levels_at, falls_at, words, threshold, own, k, ids):
+    @jit(name="candidates")
+    def candidates(levels_at, falls_at, k, threshold, own, ids_at):
         """List the centres that bounds do not exclude, but for the row's own; return their number."""
         count = 0
-        for word in range(words):
-            mask = lower_bytes(levels_at + word * WORD, falls_at + word * WORD, threshold)
+        for first in range(0, k, WORD):
+            mask = lower_bytes(levels_at + first, falls_at + first, threshold)
+            if first + WORD > k:
+                mask &= (np.uint64(1) << np.uint64(k - first)) - np.uint64(1)
+            if first <= own < first + WORD:
+                mask &= ~(np.uint64(1) << np.uint64(own - first))
+            at = count
+            count += count_bits(mask)
             while mask != 0:
-                j = word * WORD + trailing_zeros(mask)
-                mask &= mask - np.uint64(1)
-                ids[count] = j
-                count += j != own and j < k  # padding passes the highest threshold
+                mask = four_bits(mask, first, ids_at + at * 4)
+                at += 4
         return count
 
     @jit(name=f"best_score_{dtype}")
@@ -390,9 +398,9 @@ def _bounded_kernel(dtype: str) -> Any:
         return label
 
     @jit(name=f"bounded_{dtype}")
-    def bounded(x, own, centers, quick, steps, sqnorms, falls, levels, known, rates, labels, sqdist, unsure):
+    def bounded(x, own, centers, quick, steps, sqnorms, rounded, falls, levels, known, rates, labels, sqdist, unsure):
         n, d = x.shape
-        words, k = levels.shape[1] // WORD, centers.shape[0]
+        k = centers.shape[0]
         padded = quick.shape[1]
         rate, least, reach, levels_per = rates
         room_for = k + 32
@@ -401,7 +409,6 @@ def _bounded_kernel(dtype: str) -> Any:
         squares, fresh = np.empty(room_for, np.float32), np.empty(room_for, np.uint8)
         exact = np.empty(room_for, np.float64)
         ties = np.empty(_MOST_SCORES, np.int64)
-        rounded = np.zeros(padded, np.int16)
         x_at, centers_at, quick_at, ids_at = address(x), address(centers), address(quick), address(ids)
         sums_at, rounded_at, levels_at, falls_at = address(sums), address(rounded), address(levels), address(falls)
         sqnorms_at, steps_at = address(their_sqnorms), address(their_steps)
@@ -422,7 +429,7 @@ def _bounded_kernel(dtype: str) -> Any:
             reached = (np.sqrt(limit) * (1 + 1e-12) - floor) * levels_per
             threshold = 255 if reached >= 255 else 0 if reached < 0 else np.int64(reached)
             labels[r], sqdist[r] = mine, near
-            count = candidates(levels_at + r * words * WORD, falls_at, words, threshold, mine, k, ids)
+            count = candidates(levels_at + r * levels.shape[1], falls_at, k, threshold, mine, ids_at)
             if count == 0:
                 continue
             pairs += count
@@ -440,19 +447,22 @@ def _bounded_kernel(dtype: str) -> Any:
             for i in range(count, count + PAIRS):
                 ids[i] = mine
             for i in range(count):
-                j = ids[i]
+                j = np.uint32(ids[i])
                 their_sqnorms[i], their_steps[i] = sqnorms[j], steps[j]
             for i in range(0, count, PAIRS):
                 products(rounded_at, quick_at, padded * 2, ids_at + i * 4, padded, sums_at + i * 4)
             slack = 2.0 * (length * unit_error + error * (_QUICK_LENGTH + 1.0 + unit_error))
-            quick_squares(
+            lowest = quick_squares(
                 sums_at, sqnorms_at, steps_at, count, base, np.float32(2.0 * step), np.float32(slack),
                 np.float32(floor), np.float32(levels_per), squares_at, fresh_at,
             )  # fmt: skip
+            for i in range(count):
+                levels[r, np.uint32(ids[i])] = fresh[i]
+            if lowest > limit:
+                continue
             nearest = near
             for i in range(count):
                 j = ids[i]
-                levels[r, j] = fresh[i]
                 exact[i] = np.inf
                 if squares[i] <= limit:
                     exact[i] = sqdist_of_row(row_at, centers_at + j * d * size, d)
