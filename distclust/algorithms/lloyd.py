@@ -19,7 +19,7 @@ from distclust.data.block import Block
 from distclust.engines.events import IterationEnded, StageEnded, StageStarted
 from distclust.engines.protocol import Engine, StepContext
 from distclust.kernels.lloyd import accumulate, accumulate_moved, farthest, fixed_sums, row_sqdist, row_sqnorm
-from distclust.ops.bounds import BoundedPass, Grouping, bounds_pay
+from distclust.ops.bounds import BoundedPass, bounds_pay, level_step
 from distclust.ops.centers import CenterSet, nearest_labels
 from distclust.ops.profile import PreparedData
 from distclust.stats.extremes import FarRows
@@ -71,9 +71,9 @@ class LloydStep:
         old = None if value.previous is None else nearest_labels(block, value.previous, context)
         if old is None or value.bounded is None:
             labels = nearest_labels(block, value.centers, context)
+            sqdist = row_sqdist(block.x, value.centers.rows, labels)
         else:
-            labels = value.bounded.labels(block, old, context)
-        sqdist = row_sqdist(block.x, value.centers.rows, labels)
+            labels, sqdist = value.bounded.assign(block, old, context)
         inertia = FixedPair.zeros(1, value.inertia_scale)
         fixed_sums(sqdist, block.weights, np.zeros(block.n, np.int32), inertia.scale, inertia.high, inertia.low)
         moved = block.n if old is None else int(np.count_nonzero(old != labels))
@@ -207,8 +207,8 @@ class _Memory:
     """See `run_lloyd`."""
     totals: ClusterSums | None = None
     """Sums under the centres before the state's."""
-    grouping: Grouping | None = None
-    """How centres are grouped, once bounds pay."""
+    bound_step: float | None = None
+    """Distance between two levels of the rows' bounds, once bounds pay."""
 
 
 def _iterate(
@@ -222,16 +222,16 @@ def _iterate(
     scale = data.inertia_scale(float(row_sqnorm(centers.rows).max()))
     step = LloydStep(min(len(centers), FAR_ROWS))
     bounded = None
-    if memory.grouping is not None and previous is not None:
-        bounded = BoundedPass(memory.grouping, previous, centers)
+    if memory.bound_step is not None and previous is not None:
+        bounded = BoundedPass(memory.bound_step, previous, centers)
     value = LloydValue(centers, previous, memory.totals is None, data.scales, scale, bounded)
     with engine.share(value) as shared:
         stats: LloydStats = engine.fold(data.pinned, step, LloydStats.merge, shared, label="lloyd")
     memory.totals = stats.sums if memory.totals is None else memory.totals.merge(stats.sums)
     new, reassigned, empty = update_centers(state.centers, memory.totals, stats.far, data)
     moved_share = stats.moved / data.moments.n_rows
-    if memory.grouping is None and config.algorithm == "auto" and bounds_pay(len(centers), data.width, moved_share):
-        memory.grouping = Grouping.of(centers)
+    if memory.bound_step is None and config.algorithm == "auto" and bounds_pay(len(centers), data.width, moved_share):
+        memory.bound_step = level_step(stats.inertia.total() / data.moments.mass)
     entry = Iteration(
         state.iteration + 1,
         stats.inertia.total(),

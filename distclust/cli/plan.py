@@ -15,13 +15,12 @@ from distclust.data.refs import PartitionRef
 from distclust.data.sources import Source
 from distclust.engines.open import open_engine
 from distclust.engines.protocol import Engine, EngineOptions
-from distclust.ops.bounds import PANEL, bounds_pay
+from distclust.kernels.bounded import bounds_bytes
+from distclust.ops.bounds import bounds_pay
 from distclust.ops.profile import plan
 from distclust.workflows.common import fresh_cut, source_of
 
 _ROW_ID, _WEIGHT, _LABEL = 8, 8, 4
-_BOUND = 4
-"""Bytes of a bound."""
 
 _LABELLINGS = 2
 """Labels are kept under the centres of this pass and of the one before."""
@@ -117,7 +116,7 @@ def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[Partiti
     item = 8 if job.precision == "float64" else 4
     weight = _WEIGHT if job.weight_column else 0
     k, d = job.n_clusters, source.width
-    bounds = -(-k // PANEL) * _BOUND if job.algorithm == "auto" and bounds_pay(k, d, 0.0) else 0
+    bounds = bounds_bytes(1, k) if job.algorithm == "auto" and bounds_pay(k, d, 0.0) else 0
     largest = max(ref.n_rows for ref in refs)
     block = largest * (d * item + _ROW_ID + weight)
     model = k * d * item
