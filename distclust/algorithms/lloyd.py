@@ -69,7 +69,7 @@ class LloydStep:
         """Assign the rows of a block and sum."""
         # The old labels first: should they be lost, finding them again must not push out the new ones.
         old = None if value.previous is None else nearest_labels(block, value.previous, context)
-        if old is None or value.bounded is None:
+        if value.bounded is None:
             labels = nearest_labels(block, value.centers, context)
             sqdist = row_sqdist(block.x, value.centers.rows, labels)
         else:
@@ -190,6 +190,10 @@ def run_lloyd(
     engine.options.emit(StageStarted(stage=stage, total_rows=data.pinned.n_rows, max_passes=config.max_iter))
     threshold = config.tol * float(np.cumsum(data.moments.variance)[-1] / data.width)
     memory = _Memory(relaxation)
+    if state.history and config.algorithm == "auto" and bounds_pay(len(state.centers), data.width, 0.0):
+        # Centres of a smaller sample are nearly where they stay: the first pass makes bounds already.
+        last = state.history[-1]
+        memory.bound_step = level_step(last.inertia / data.moments.mass * (data.moments.n_rows / last.rows))
     while not state.finished and state.iteration < config.max_iter:
         state = _iterate(engine, data, config, state, memory, threshold)
         engine.options.emit(IterationEnded(stage=stage, **vars(state.history[-1])))
@@ -222,7 +226,7 @@ def _iterate(
     scale = data.inertia_scale(float(row_sqnorm(centers.rows).max()))
     step = LloydStep(min(len(centers), FAR_ROWS))
     bounded = None
-    if memory.bound_step is not None and previous is not None:
+    if memory.bound_step is not None:
         bounded = BoundedPass(memory.bound_step, previous, centers)
     value = LloydValue(centers, previous, memory.totals is None, data.scales, scale, bounded)
     with engine.share(value) as shared:

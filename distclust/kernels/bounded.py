@@ -52,7 +52,7 @@ _UNSURE_ROWS = 4096
 _MOST_SCORES = 8
 """Near ties of a row that are decided one by one; a row with more goes to `assign_nearest`."""
 
-_ROOM_BELOW = 32
+ROOM_BELOW = 32
 """Levels below a row's nearest centre at the start: its distance will fall while centres settle."""
 
 _UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
@@ -345,7 +345,7 @@ def _first_kernel(dtype: str, tile: tuple[int, int]) -> Any:
                 square = sqnorm_of_row(x_at + r * d * size, d)
                 room = rate * (reach * np.sqrt(square) + reach * reach + square) + least
                 nearest = np.sqrt(max(square + lowest[r], 0.0))
-                floor = np.float32(max(nearest - _ROOM_BELOW / levels_per, 0.0))
+                floor = np.float32(max(nearest - ROOM_BELOW / levels_per, 0.0))
                 known[r, 0], known[r, 1] = floor, square
                 scored = scores_at + (r - start) * k * size
                 first_bytes(scored, min(k, w), kind(square - room), kind(floor), kind(levels_per), levels_at + r * w)

@@ -19,6 +19,7 @@ from distclust.kernels.bounded import (
     quick_centers,
 )
 from distclust.kernels.lloyd import row_sqdist
+from distclust.kernels.screened import screen_bounds
 from distclust.ops.centers import CenterSet
 
 Labels = npt.NDArray[np.int32]
@@ -59,16 +60,18 @@ class BoundedPass:
     ----------
     step : float
         Distance between two levels of the bounds; the same from pass to pass.
-    previous, centers : CenterSet
-        Of the pass before, and of this one.
+    previous : CenterSet or None
+        Of the pass before; None in a first pass.
+    centers : CenterSet
+        Of this pass.
     """
 
-    def __init__(self, step: float, previous: CenterSet, centers: CenterSet) -> None:
+    def __init__(self, step: float, previous: CenterSet | None, centers: CenterSet) -> None:
         self.step = step
         self.previous = previous
         self.centers = centers
 
-    def __reduce__(self) -> tuple[type[BoundedPass], tuple[float, CenterSet, CenterSet]]:
+    def __reduce__(self) -> tuple[type[BoundedPass], tuple[float, CenterSet | None, CenterSet]]:
         return BoundedPass, (self.step, self.previous, self.centers)
 
     @cached_property
@@ -79,15 +82,16 @@ class BoundedPass:
     @cached_property
     def falls(self) -> npt.NDArray[np.uint8]:
         """How far the bounds of each centre fall."""
+        assert self.previous is not None
         return level_falls(self.previous.rows, self.centers.rows, self.step)
 
-    def assign(self, block: Block, old: Labels, context: StepContext) -> tuple[Labels, Floats]:
+    def assign(self, block: Block, old: Labels | None, context: StepContext) -> tuple[Labels, Floats]:
         """Return the nearest centre of every row, and the squared distance to it.
 
         Parameters
         ----------
         block : Block
-        old : int32 [n]
+        old : int32 [n] or None
             Labels under ``previous``.
         context : StepContext
             Bounds are taken from and given to its state; without them all distances are computed.
@@ -96,9 +100,9 @@ class BoundedPass:
         known = state.get("labels", tag)
         if known is not None and known.shape == (block.n,) and known.dtype == np.int32:
             return known, row_sqdist(block.x, self.centers.rows, known)
-        bounds = self._take(block.n, context)
-        if bounds is None:
-            labels, sqdist, bounds = first_bounds(block.x, self.centers.rows, self.centers.packed, self.step)
+        bounds = None if self.previous is None else self._take(block.n, self.previous, context)
+        if bounds is None or old is None:
+            labels, sqdist, bounds = self._first(block)
         else:
             labels, sqdist, _ = assign_bounded(
                 block.x, old, self.quick, self.falls, bounds, self.step, lambda: self.centers.packed
@@ -107,8 +111,13 @@ class BoundedPass:
         state.give("bounds", self._tag(self.centers), bounds.data)
         return labels, sqdist
 
-    def _take(self, n: int, context: StepContext) -> Bounds | None:
-        data = context.state.take("bounds", self._tag(self.previous))
+    def _first(self, block: Block) -> tuple[Labels, Floats, Bounds]:
+        if self.centers.screened is not None:
+            return screen_bounds(block.x, self.centers.screened, self.step)
+        return first_bounds(block.x, self.centers.rows, self.centers.packed, self.step)
+
+    def _take(self, n: int, previous: CenterSet, context: StepContext) -> Bounds | None:
+        data = context.state.take("bounds", self._tag(previous))
         if data is None or data.shape != (bounds_bytes(n, len(self.centers)),) or data.dtype != np.uint8:
             return None
         return Bounds(data, n, len(self.centers))
