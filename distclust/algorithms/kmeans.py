@@ -17,7 +17,7 @@ from distclust.algorithms.lloyd import (
     history_to_json,
     run_lloyd,
 )
-from distclust.algorithms.progressive import RELAXATION, ladder, on_rung, seeding_rung
+from distclust.algorithms.progressive import ladder, on_rung, relaxation, seeding_rung
 from distclust.algorithms.seeding import initial_centers
 from distclust.artifacts.checkpoint import Checkpoint, Checkpoints
 from distclust.engines.events import StageEnded, StageStarted
@@ -128,14 +128,14 @@ def fit_kmeans(
 def _climb(engine: Engine, data: PreparedData, config: KMeansConfig, state: LloydState, saver: _Saver) -> LloydState:
     """Run Lloyd on every sample from the state's on; each begins where the one before ended."""
     rungs = ladder(data.moments.n_rows, config)
-    relaxation = RELAXATION if len(rungs) > 1 else 1.0
+    beyond = relaxation(data.moments.n_rows, config)
     while True:
         rung = rungs[state.rung]
         part, sampled, settings = on_rung(engine, data, config, rung)
         stage = "lloyd" if rung.is_full else "sample"
         try:
             state = run_lloyd(
-                part, sampled, settings, state, relaxation=relaxation, checkpoint=saver.after_pass, stage=stage
+                part, sampled, settings, state, relaxation=beyond, checkpoint=saver.after_pass, stage=stage
             )
         except CancelledError:
             saver.save_last()
