@@ -164,6 +164,7 @@ def run_lloyd(
     config: KMeansConfig,
     state: LloydState,
     *,
+    relaxation: float = 1.0,
     checkpoint: Callable[[LloydState], None] | None = None,
     stage: str = "lloyd",
 ) -> LloydState:
@@ -177,6 +178,9 @@ def run_lloyd(
         ``max_iter``, ``tol``, ``rtol``.
     state : LloydState
         First centres, or a checkpoint. The result has the same bits from either.
+    relaxation : float, default=1.0
+        How far a centre goes towards the mean of its rows, as a multiple of the way, from the second pass on; from 1
+        to below 2. The last pass ends at the means.
     checkpoint : callable, optional
         Called with the state after every pass.
     stage : str, default="lloyd"
@@ -185,7 +189,7 @@ def run_lloyd(
     started = time.perf_counter()
     engine.options.emit(StageStarted(stage=stage, total_rows=data.pinned.n_rows, max_passes=config.max_iter))
     threshold = config.tol * float(np.cumsum(data.moments.variance)[-1] / data.width)
-    memory = _Memory()
+    memory = _Memory(relaxation)
     while not state.finished and state.iteration < config.max_iter:
         state = _iterate(engine, data, config, state, memory, threshold)
         engine.options.emit(IterationEnded(stage=stage, **vars(state.history[-1])))
@@ -199,6 +203,8 @@ def run_lloyd(
 class _Memory:
     """What the driver keeps from pass to pass, and can do without."""
 
+    relaxation: float = 1.0
+    """See `run_lloyd`."""
     totals: ClusterSums | None = None
     """Sums under the centres before the state's."""
     bound_step: float | None = None
@@ -236,12 +242,28 @@ def _iterate(
         data.moments.n_rows,
     )
     gain = state.inertia - entry.inertia
+    # Rows that keep their labels prove a fixed point only under centres that were means.
+    settled = stats.moved == 0 and memory.relaxation == 1.0
     finished = reassigned == 0 and (
-        stats.moved == 0 or entry.shift <= threshold or (state.iteration > 0 and gain < config.rtol * state.inertia)
+        settled or entry.shift <= threshold or (state.iteration > 0 and gain < config.rtol * state.inertia)
     )
+    last = finished or entry.iteration == config.max_iter
+    if not (last or state.iteration == 0 or reassigned or stats.moved == 0):
+        new = _beyond(state.centers, new, memory.relaxation, unit=data.view.unit_rows)
     history = (*state.history, entry)
     new_state = LloydState(new, entry.iteration, history, finished, state.centers, empty, state.rung)
     return new_state
+
+
+def _beyond(centers: Floats, means: Floats, relaxation: float, *, unit: bool) -> Floats:
+    """Return centres that went ``relaxation`` times the way to their means."""
+    if relaxation == 1.0:
+        return means
+    new = centers + relaxation * (means - centers)
+    if not unit:
+        return new
+    lengths = np.sqrt(row_sqnorm(new))[:, None]
+    return np.where(lengths > 0, new / np.where(lengths > 0, lengths, 1.0), means)
 
 
 def update_centers(

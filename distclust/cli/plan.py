@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from distclust.algorithms.lloyd import FAR_ROWS
-from distclust.algorithms.progressive import ladder
-from distclust.algorithms.seeding import OVERSAMPLING, ROUNDS, SAMPLE_ROWS_LEAST
+from distclust.algorithms.progressive import ladder, seeding_rung
+from distclust.algorithms.seeding import seeding_passes
 from distclust.config import KMeansJob
 from distclust.data.node import NodeConfig
 from distclust.data.refs import PartitionRef
@@ -140,18 +140,16 @@ def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[Partiti
         task_bytes=block + 2 * model + returned,
         sent_bytes=2 * model * travels,
         returned_bytes=returned * travels,
-        seeding_passes=_seeding_passes(job, source.n_rows) * job.n_init,
+        seeding_passes=_seeding_passes(job, source) * job.n_init,
         iterations=job.max_iter * job.n_init,
         other_passes=3 + (job.n_init if job.n_init > 1 else 0),
         notes=_notes(job, source),
     )
 
 
-def _seeding_passes(job: KMeansJob, n_rows: int) -> int:
-    """Return the most passes that first centres take: k-means|| draws and measures in rounds, the others once."""
-    if job.init == "k-means||" and n_rows > max(ROUNDS * OVERSAMPLING * job.n_clusters, SAMPLE_ROWS_LEAST):
-        return 2 + 2 * ROUNDS + 1
-    return 1
+def _seeding_passes(job: KMeansJob, source: Source) -> int:
+    settings = job.settings()
+    return seeding_passes(settings, seeding_rung(source.n_rows, settings).rows, source.width)
 
 
 def _notes(job: KMeansJob, source: Source) -> tuple[str, ...]:

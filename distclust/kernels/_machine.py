@@ -38,6 +38,8 @@ class Machine(NamedTuple):
     """Whether multiply and add are fused in hardware."""
     vector_int64: bool
     """Whether a vector of doubles is converted to int64 by one instruction (not so in AVX2)."""
+    byte_products: bool
+    """Whether 64 products of bytes are one instruction on a 512-bit register (AVX-512 VNNI)."""
     short_products: int
     """How many 16-bit integers x86's instruction for sums of two products takes; 0 on other machines."""
 
@@ -63,6 +65,7 @@ def machine() -> Machine:
         wide="zmm" in assembly,
         fma=not re.search(r"\s(call|callq|bl)\s", assembly),
         vector_int64="cvttsd2si" not in assembly,
+        byte_products="zmm" in assembly and "+avx512vnni" in features.split(","),
         short_products=_short_products(assembly),
     )
 
