@@ -87,6 +87,12 @@ def _with_balanced(value: object, info: ValidationInfo) -> object:
     return value
 
 
+def _without_top(value: bool, info: ValidationInfo) -> bool:
+    if value and info.data.get("top") is not None:
+        raise ValueError("it may put a row elsewhere than into the first of its --top clusters; leave out one of both")
+    return value
+
+
 Size = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)]
 Memory = Annotated[Size | None, AfterValidator(_least_memory)]
 Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
@@ -230,7 +236,10 @@ class AssignJob(DataJob):
 
     kind: Literal["assign"] = "assign"
     model: str = Field(description="Run directory or model directory.")
-    balanced: bool = Field(False, description="Bound the sizes of the clusters, at the least cost.")
+    top: int | None = Field(None, ge=1, description="List so many nearest centres of each row, too.")
+    balanced: Annotated[bool, AfterValidator(_without_top)] = Field(
+        False, description="Bound the sizes of the clusters, at the least cost."
+    )
     capacity_slack: Annotated[float, AfterValidator(_with_balanced)] = Field(
         0.05, ge=0, lt=1, description="Share of its target by which a cluster may be larger or smaller."
     )
@@ -247,9 +256,10 @@ class AssignJob(DataJob):
     )
 
     def what(self) -> dict[str, Any]:
-        """Return the keys that decide the result, as plain values; those of balancing where it is asked for."""
-        balancing = {"balanced", "capacity_slack", "targets", "mass", "penalty"}
-        return {k: v for k, v in super().what().items() if self.balanced or k not in balancing}
+        """Return the keys that decide the result, as plain values; those of extras where they are asked for."""
+        extra = set() if self.balanced else {"balanced", "capacity_slack", "targets", "mass", "penalty"}
+        extra |= {"top"} if self.top is None else set()
+        return {k: v for k, v in super().what().items() if k not in extra}
 
     def settings(self, sizes: npt.NDArray[np.int64]) -> BalancedConfig:
         """Return the settings of balanced assignment for a model with clusters of these sizes."""

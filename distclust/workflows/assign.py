@@ -13,9 +13,10 @@ from distclust.artifacts.tree import load_tree
 from distclust.config import AssignJob
 from distclust.data.refs import Metric
 from distclust.data.sources import Source
-from distclust.errors import DataError
+from distclust.errors import DataError, UsageError
 from distclust.ops.centers import LabelRule
 from distclust.ops.profile import PreparedData, prepare
+from distclust.ops.top import check_top
 from distclust.workflows.common import Bench, JobOutcome, Session, label_summary, run_job, source_of
 
 RUN_KIND = "assign/1"
@@ -37,6 +38,8 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
     ------
     DataError
         The dataset has another width than the model.
+    UsageError
+        More nearest centres are asked for than there are, or of a model that labels down its tree.
     """
     model = load_model(job.model)
     job = _with_model_columns(job, model)
@@ -60,12 +63,16 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
             bench.run.storage.put(BALANCE, encode(report))
             summary = {**label_summary(data, stats), "balance": report}
         else:
-            stats = bench.label(data, centers, _rule(job, model, data))
+            stats = bench.label(data, centers, _rule(job, model, data), job.top or 0)
             summary = label_summary(data, stats)
-        return summary, {"centers": model.vectors_digest, "labels": f"{stats.labels_digest:016x}"}
+        digests = {"centers": model.vectors_digest, "labels": f"{stats.labels_digest:016x}"}
+        if job.top is not None:
+            digests["top"] = f"{stats.top_digest:016x}"
+        return summary, digests
 
     source = source_of(job)
     _check_width(source, model)
+    _check_top(job, model)
     config = {**job.what(), "model": model.vectors_digest}
     return run_job(job, session or Session(), source, work, kind=RUN_KIND, config=config)
 
@@ -83,6 +90,19 @@ def _rule(job: AssignJob, model: Model, data: PreparedData) -> LabelRule | None:
         return None
     stored = load_tree(job.model, model.parameters["tree"])
     return tree_of(model.centers, stored.vectors, stored.children, data.offset, data.view.dtype)
+
+
+def _check_top(job: AssignJob, model: Model) -> None:
+    if job.top is None:
+        return
+    check_top(job.top, len(model.centers))
+    if model.parameters.get("labels") == "tree":
+        raise UsageError(
+            "the model labels rows down its tree, which need not lead to the nearest centre: a row's label would not "
+            "be the first of its top centres.",
+            where=job.model,
+            do="Use a model of kmeans, or of bisect with --labels nearest.",
+        )
 
 
 def _check_width(source: Source, model: Model) -> None:

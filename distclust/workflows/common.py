@@ -119,7 +119,7 @@ class Bench:
         """Profile and cache the rows that a model is to be fitted on."""
         return prepare(self.engine, self.source, self.refs, metric=metric, precision=precision, on_bad_rows=on_bad_rows)
 
-    def label(self, data: PreparedData, centers: CenterSet, rule: LabelRule | None = None) -> AssignStats:
+    def label(self, data: PreparedData, centers: CenterSet, rule: LabelRule | None = None, top: int = 0) -> AssignStats:
         """Label the partitions that are not committed yet, by a rule or the nearest; return the statistics of all."""
         done = {
             index: AssignStats.from_bytes(bytes.fromhex(commit.extra["stats"]))
@@ -127,7 +127,7 @@ class Bench:
         }
         rows = sum(ref.n_rows for ref in self.refs if ref.index not in done)
         with self.clock.stage("label", self.emit, rows):
-            stats = assign(self.engine, data, centers, rule=rule, sink=self.run.storage, skip=done)
+            stats = assign(self.engine, data, centers, rule=rule, top=top, sink=self.run.storage, skip=done)
             self._check_labels()
         self.run.storage.put("stats/labels.npz", stats.to_bytes())
         return stats
