@@ -132,9 +132,9 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         --------
         >>> import numpy as np
         >>> from distclust import KMeans
-        >>> km = KMeans(3, init=np.array([[0.0], [5.0], [9.0]]), engine="local[1]").fit([[0.0], [5.0], [9.0]])
+        >>> km = KMeans(3, init=np.array([[0.0], [5.0], [10.0]]), engine="local[1]").fit([[0.0], [5.0], [10.0]])
         >>> km.kneighbors([[6.0]], n_neighbors=2)
-        (array([[1., 3.]]), array([[1, 2]], dtype=int32))
+        (array([[1., 4.]]), array([[1, 2]], dtype=int32))
         """
         check_is_fitted(self)
         check_top(n_neighbors, len(self.cluster_centers_), "n_neighbors")
@@ -212,12 +212,15 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
     def _rule(self) -> LabelRule:
         return self._centers()
 
-    def _pinned(self, engine: Engine, source: Source) -> Pinned:
+    def _check_width(self, source: Source) -> None:
         if source.width != self.n_features_in_:
             raise UsageError(
                 f"X has {source.width} features, but {type(self).__name__} is expecting {self.n_features_in_} features "
                 "as input."
             )
+
+    def _pinned(self, engine: Engine, source: Source) -> Pinned:
+        self._check_width(source)
         pinned, _ = pin_for_model(
             engine,
             source,
