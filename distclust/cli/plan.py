@@ -116,7 +116,7 @@ def plan_job(job: KMeansJob) -> PlanView:
 def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[PartitionRef]) -> PlanView:
     item = 8 if job.precision == "float64" else 4
     weight = _WEIGHT if job.weight_column else 0
-    k, d = job.n_clusters, source.width
+    k, d = job.settings().n_clusters, source.width
     bounds = -(-k // PANEL) * _BOUND if job.algorithm == "auto" and bounds_pay(k, d, 0.0) else 0
     largest = max(ref.n_rows for ref in refs)
     block = largest * (d * item + _ROW_ID + weight)
@@ -141,24 +141,24 @@ def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[Partiti
         task_bytes=block + 2 * model + returned,
         sent_bytes=2 * model * travels,
         returned_bytes=returned * travels,
-        seeding_passes=_seeding_passes(job, source.n_rows) * job.n_init,
+        seeding_passes=_seeding_passes(job, k, source.n_rows) * job.n_init,
         iterations=job.max_iter * job.n_init,
         other_passes=3 + (job.n_init if job.n_init > 1 else 0),
-        notes=_notes(job, source),
+        notes=_notes(job, k, source),
     )
 
 
-def _seeding_passes(job: KMeansJob, n_rows: int) -> int:
+def _seeding_passes(job: KMeansJob, k: int, n_rows: int) -> int:
     """Return the most passes that first centres take: k-means|| draws and measures in rounds, the others once."""
-    if job.init == "k-means||" and n_rows > max(ROUNDS * OVERSAMPLING * job.n_clusters, SAMPLE_ROWS_LEAST):
+    if job.init == "k-means||" and n_rows > max(ROUNDS * OVERSAMPLING * k, SAMPLE_ROWS_LEAST):
         return 2 + 2 * ROUNDS + 1
     return 1
 
 
-def _notes(job: KMeansJob, source: Source) -> tuple[str, ...]:
+def _notes(job: KMeansJob, k: int, source: Source) -> tuple[str, ...]:
     notes = []
-    if source.n_rows < job.n_clusters and not job.allow_fewer:
-        notes.append(f"{source.n_rows} rows are fewer than {job.n_clusters} clusters: the run would fail.")
+    if source.n_rows < k and not job.allow_fewer:
+        notes.append(f"{source.n_rows} rows are fewer than {k} clusters: the run would fail.")
     rungs = ladder(source.n_rows, job.settings())
     if len(rungs) > 1:
         sizes = ", ".join(str(rung.rows) for rung in rungs[:-1])

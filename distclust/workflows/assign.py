@@ -12,12 +12,20 @@ from distclust.artifacts.model import Model, load_model
 from distclust.artifacts.tree import load_tree
 from distclust.config import AssignJob
 from distclust.data.refs import Metric
-from distclust.data.sources import Source
-from distclust.errors import DataError, UsageError
+from distclust.errors import UsageError
 from distclust.ops.centers import LabelRule
 from distclust.ops.profile import PreparedData, prepare
 from distclust.ops.top import check_top
-from distclust.workflows.common import Bench, JobOutcome, Session, label_summary, run_job, source_of
+from distclust.workflows.common import (
+    Bench,
+    JobOutcome,
+    Session,
+    check_width,
+    label_summary,
+    run_job,
+    source_of,
+    with_model_columns,
+)
 
 RUN_KIND = "assign/1"
 BALANCE = "stats/balance.json"
@@ -42,7 +50,7 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
         More nearest centres are asked for than there are, or of a model that labels down its tree.
     """
     model = load_model(job.model)
-    job = _with_model_columns(job, model)
+    job = with_model_columns(job, model)
 
     def work(bench: Bench) -> tuple[dict[str, Any], dict[str, str]]:
         precision = model.parameters.get("precision", "float32")
@@ -71,17 +79,10 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
         return summary, digests
 
     source = source_of(job)
-    _check_width(source, model)
+    check_width(source, model)
     _check_top(job, model)
     config = {**job.what(), "model": model.vectors_digest}
     return run_job(job, session or Session(), source, work, kind=RUN_KIND, config=config)
-
-
-def _with_model_columns(job: AssignJob, model: Model) -> AssignJob:
-    if job.column or job.columns:
-        return job
-    update = {"column": model.parameters.get("column"), "columns": tuple(model.parameters.get("columns", ()))}
-    return job.model_copy(update=update)
 
 
 def _rule(job: AssignJob, model: Model, data: PreparedData) -> LabelRule | None:
@@ -102,14 +103,4 @@ def _check_top(job: AssignJob, model: Model) -> None:
             "be the first of its top centres.",
             where=job.model,
             do="Use a model of kmeans, or of bisect with --labels nearest.",
-        )
-
-
-def _check_width(source: Source, model: Model) -> None:
-    width = model.centers.shape[1]
-    if source.width != width:
-        raise DataError(
-            f"the rows have {source.width} values, the model's centres have {width}.",
-            where=source.describe_place(),
-            do="Embed the rows as those that the model was fitted on, or name another column.",
         )
