@@ -1,4 +1,4 @@
-"""Equal bits of bisecting, balanced assignment and sweeps: engines, partitions, kills, lost workers.
+"""Equal bits of bisecting, balanced assignment, sweeps and streams: engines, partitions, kills, lost workers.
 
 Small generated rows; every test compares the files of a finished run with those of the reference run (local, two
 threads), read without distclust. The clusters are started once and shared by the jobs.
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 
+from distclust import KMeans
 from distclust.config import KMeansJob
 from distclust.engines import spark_session
 from distclust.testing.hostile import HostileEngine
@@ -130,6 +131,16 @@ def test_lists_of_nearest_centres_agree(
     found = [run_bits(case.job(tmp_path / str(i), engine=e)) for i, e in enumerate(("local[2]", address(dask), spark))]
     assert found[0] == found[1] == found[2]
     assert found[0] != run_bits(case.job(tmp_path / "fewer", top=4)), "the comparison must be able to fail"
+
+
+def test_streams_agree(rows: Path, dask: LocalCluster, spark: str) -> None:
+    fits = []
+    for engine in ("local[2]", address(dask), spark):
+        km = KMeans(9, random_state=2, engine=engine)
+        for batch in sorted(rows.glob("*.parquet"))[:3]:
+            km.partial_fit(batch, column="embedding")
+        fits.append((km.cluster_centers_.tobytes(), km.labels_.tobytes(), km.counts_.tobytes(), km.inertia_))
+    assert fits[0] == fits[1] == fits[2]
 
 
 def test_the_hostile_engine_agrees(case: Case, bits: Bits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
