@@ -174,6 +174,16 @@ def load_model(place: Storage | str | Path) -> Model:
     )
 
 
+def check_metric(model: Model, metric: str, where: str) -> None:
+    """Raise `UsageError` unless a model was fitted under a metric."""
+    if model.metric != metric:
+        raise UsageError(
+            f"the model was fitted under the metric {model.metric!r}; {metric!r} is asked for.",
+            where=where,
+            do=f"Use the model's metric (metric={model.metric!r}, --metric {model.metric}), or another model.",
+        )
+
+
 def model_directory(storage: Storage) -> Storage:
     """Return the model directory of a run, or the storage itself where it is one; `UsageError` where it is neither."""
     if storage.exists(f"{MODEL}/{_DESCRIPTION}"):

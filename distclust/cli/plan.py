@@ -115,7 +115,7 @@ def plan_job(job: KMeansJob) -> PlanView:
 def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[PartitionRef]) -> PlanView:
     item = 8 if job.precision == "float64" else 4
     weight = _WEIGHT if job.weight_column else 0
-    k, d = job.n_clusters, source.width
+    k, d = job.settings().n_clusters, source.width
     bounds = bounds_bytes(1, k) if job.algorithm == "auto" and bounds_pay(k, d, 0.0) else 0
     largest = max(ref.n_rows for ref in refs)
     block = largest * (d * item + _ROW_ID + weight)
@@ -143,7 +143,7 @@ def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[Partiti
         seeding_passes=_seeding_passes(job, source) * job.n_init,
         iterations=job.max_iter * job.n_init,
         other_passes=3 + (job.n_init if job.n_init > 1 else 0),
-        notes=_notes(job, source),
+        notes=_notes(job, k, source),
     )
 
 
@@ -152,10 +152,10 @@ def _seeding_passes(job: KMeansJob, source: Source) -> int:
     return seeding_passes(settings, seeding_rung(source.n_rows, settings).rows, source.width)
 
 
-def _notes(job: KMeansJob, source: Source) -> tuple[str, ...]:
+def _notes(job: KMeansJob, k: int, source: Source) -> tuple[str, ...]:
     notes = []
-    if source.n_rows < job.n_clusters and not job.allow_fewer:
-        notes.append(f"{source.n_rows} rows are fewer than {job.n_clusters} clusters: the run would fail.")
+    if source.n_rows < k and not job.allow_fewer:
+        notes.append(f"{source.n_rows} rows are fewer than {k} clusters: the run would fail.")
     rungs = ladder(source.n_rows, job.settings())
     if len(rungs) > 1:
         sizes = ", ".join(str(rung.rows) for rung in rungs[:-1])

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from distclust.artifacts.commit import read_commits
+from distclust.artifacts.model import Model
 from distclust.artifacts.run import RunDirectory
 from distclust.config import DataJob
 from distclust.data.node import NodeConfig
@@ -21,7 +22,7 @@ from distclust.data.storage import Storage
 from distclust.engines.events import Emit, Event, Note, StageEnded, StageStarted, ignore
 from distclust.engines.open import open_engine
 from distclust.engines.protocol import CancelToken, Engine, EngineOptions
-from distclust.errors import StorageError
+from distclust.errors import DataError, StorageError
 from distclust.ops.assign import assign
 from distclust.ops.centers import CenterSet, LabelRule
 from distclust.ops.profile import PreparedData, partition_bytes, plan, prepare
@@ -102,6 +103,28 @@ def source_of(job: DataJob, weight_column: str | None = None) -> Source:
     )
 
 
+J = TypeVar("J", bound=DataJob)
+
+
+def with_model_columns(job: J, model: Model) -> J:
+    """Return a job that reads the columns the model was fitted on, where it names none."""
+    if job.column or job.columns:
+        return job
+    update = {"column": model.parameters.get("column"), "columns": tuple(model.parameters.get("columns", ()))}
+    return job.model_copy(update=update)
+
+
+def check_width(source: Source, model: Model) -> None:
+    """Raise `DataError` unless rows have as many values as the model's centres."""
+    width = model.centers.shape[1]
+    if source.width != width:
+        raise DataError(
+            f"the rows have {source.width} values, the model's centres have {width}.",
+            where=source.describe_place(),
+            do="Embed the rows as those that the model was fitted on, or name another column.",
+        )
+
+
 @dataclass(frozen=True)
 class Bench:
     """What a job works with while its run directory and its engine are open."""
@@ -119,7 +142,7 @@ class Bench:
         """Profile and cache the rows that a model is to be fitted on."""
         return prepare(self.engine, self.source, self.refs, metric=metric, precision=precision, on_bad_rows=on_bad_rows)
 
-    def label(self, data: PreparedData, centers: CenterSet, rule: LabelRule | None = None) -> AssignStats:
+    def label(self, data: PreparedData, centers: CenterSet, rule: LabelRule | None = None, top: int = 0) -> AssignStats:
         """Label the partitions that are not committed yet, by a rule or the nearest; return the statistics of all."""
         done = {
             index: AssignStats.from_bytes(bytes.fromhex(commit.extra["stats"]))
@@ -127,7 +150,7 @@ class Bench:
         }
         rows = sum(ref.n_rows for ref in self.refs if ref.index not in done)
         with self.clock.stage("label", self.emit, rows):
-            stats = assign(self.engine, data, centers, rule=rule, sink=self.run.storage, skip=done)
+            stats = assign(self.engine, data, centers, rule=rule, top=top, sink=self.run.storage, skip=done)
             self._check_labels()
         self.run.storage.put("stats/labels.npz", stats.to_bytes())
         return stats

@@ -12,6 +12,7 @@ import pytest
     "module",
     [
         "distclust.algorithms.balanced",
+        "distclust.estimators._base",
         "distclust.estimators.kmeans",
         "distclust.estimators.bisecting",
         "distclust.engines.open",
