@@ -191,6 +191,41 @@ def model_directory(storage: Storage) -> Storage:
     )
 
 
+def read_model_table(storage: Storage, name: str, digest: str) -> pa.Table:
+    """Read a Parquet file that lies beside the centres.
+
+    Parameters
+    ----------
+    storage : Storage
+        Run directory or model directory.
+    name : str
+        Of the file.
+    digest : str
+        As model.json says.
+
+    Raises
+    ------
+    StorageError
+        The file is missing, or another one.
+    """
+    directory = model_directory(storage)
+    restore = "Restore the file, or run the fit again."
+    try:
+        data = directory.read(name)
+    except FileNotFoundError as error:
+        raise StorageError("is missing.", where=directory.where(name), do=restore) from error
+    if sha256(data) != digest:
+        raise StorageError("is not the file that model.json describes.", where=directory.where(name), do=restore)
+    return pq.read_table(pa.BufferReader(data)).combine_chunks()
+
+
+def table_vectors(table: pa.Table) -> Vectors:
+    """Return the column ``vector`` of a table that was read whole."""
+    vectors = table.column("vector").combine_chunks()
+    found: Vectors = vectors.flatten().to_numpy().reshape(len(vectors), vectors.type.list_size)
+    return found
+
+
 def _check_kind(kind: str, where: str) -> None:
     match = re.fullmatch(r"([a-z_]+)/([0-9]+)", kind)
     if match is None:
