@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
@@ -26,7 +27,7 @@ from pydantic import (
 
 from distclust.algorithms.balanced_config import BalancedConfig
 from distclust.algorithms.bisecting_config import BisectingConfig, Strategy, TreeLabels
-from distclust.algorithms.kmeans_config import KMeansConfig
+from distclust.algorithms.kmeans_config import KMeansConfig, StrategyName
 from distclust.errors import UsageError, nearest_name
 
 J = TypeVar("J", bound=BaseModel)
@@ -179,10 +180,13 @@ class KMeansJob(LloydJob):
 
     kind: Literal["kmeans"] = "kmeans"
     n_clusters: int = Field(ge=1, alias="k", validation_alias="k", description="Number of clusters.")
+    strategy: StrategyName = Field(
+        "auto", description="two-level clusters inside cells: for very many clusters; auto does so from 20 000 on."
+    )
 
     def settings(self) -> KMeansConfig:
         """Return the settings of the algorithm."""
-        return self.settings_for(self.n_clusters)
+        return replace(self.settings_for(self.n_clusters), strategy=self.strategy)
 
 
 class SweepJob(LloydJob):

@@ -35,7 +35,7 @@ from distclust.algorithms.kmeans_config import KMeansConfig
 from distclust.algorithms.lloyd import Iteration
 from distclust.algorithms.refining import NEIGHBORS, MeanStep, NeighborStep, RefineValue, SumStep, sum_records
 from distclust.artifacts.codec import decode_object, encode
-from distclust.artifacts.commit import Commit, read_commits
+from distclust.artifacts.commit import Commit, forget, read_commits
 from distclust.data.storage import Storage
 from distclust.engines.events import IterationEnded, StageEnded, StageStarted
 from distclust.engines.protocol import Engine, Step
@@ -43,7 +43,7 @@ from distclust.engines.sampled import ALL_ROWS, SampledEngine
 from distclust.errors import DataError, UsageError
 from distclust.kernels.lloyd import row_sqnorm
 from distclust.ops.centers import CenterSet, store_centers
-from distclust.ops.exchange import BUCKETS, Exchange, GatherStep, forget, gather, require_seen, scatter, workspace
+from distclust.ops.exchange import BUCKETS, Exchange, GatherStep, gather, require_seen, scatter, workspace
 from distclust.ops.profile import PreparedData
 from distclust.ops.routing import RoutedCenters, exact_labels
 from distclust.ops.sample import hash_sample

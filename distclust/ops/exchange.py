@@ -401,9 +401,3 @@ def workspace(engine: Engine, storage: Storage | None = None) -> Iterator[Storag
         yield open_storage(scratch.path / "exchange")
     finally:
         scratch.leave()
-
-
-def forget(storage: Storage, name: str) -> None:
-    """Remove an exchange, or all below a name, with its commits."""
-    storage.remove_tree(f"{COMMITS}/{name}")
-    storage.remove_tree(name)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import numpy as np
+
 from distclust.algorithms.balanced import balanced_assign
 from distclust.algorithms.bisecting import tree_of
 from distclust.algorithms.kmeans import block_centers
+from distclust.artifacts.cells import load_cells
 from distclust.artifacts.codec import encode
 from distclust.artifacts.model import Model, load_model
 from distclust.artifacts.tree import load_tree
@@ -14,8 +17,9 @@ from distclust.config import AssignJob
 from distclust.data.refs import Metric
 from distclust.data.sources import Source
 from distclust.errors import DataError
-from distclust.ops.centers import LabelRule
+from distclust.ops.centers import CenterSet, LabelRule
 from distclust.ops.profile import PreparedData, prepare
+from distclust.ops.routing import RoutedCenters
 from distclust.workflows.common import Bench, JobOutcome, Session, label_summary, run_job, source_of
 
 RUN_KIND = "assign/1"
@@ -60,7 +64,7 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
             bench.run.storage.put(BALANCE, encode(report))
             summary = {**label_summary(data, stats), "balance": report}
         else:
-            stats = bench.label(data, centers, _rule(job, model, data))
+            stats = bench.label(data, centers, _rule(job, model, data, centers))
             summary = label_summary(data, stats)
         return summary, {"centers": model.vectors_digest, "labels": f"{stats.labels_digest:016x}"}
 
@@ -77,9 +81,15 @@ def _with_model_columns(job: AssignJob, model: Model) -> AssignJob:
     return job.model_copy(update=update)
 
 
-def _rule(job: AssignJob, model: Model, data: PreparedData) -> LabelRule | None:
+def _rule(job: AssignJob, model: Model, data: PreparedData, centers: CenterSet) -> LabelRule | None:
     """Return how the model labels rows; None for the nearest centre."""
-    if model.parameters.get("labels") != "tree":
+    how = model.parameters.get("labels")
+    if how == "routed":
+        cells = block_centers(load_cells(job.model, model.parameters["cells"]), data.offset, data.view.dtype)
+        assert model.parent is not None
+        starts = np.searchsorted(model.parent, np.arange(len(cells) + 1))
+        return RoutedCenters(cells, starts, centers, int(model.parameters["label_probes"]))
+    if how != "tree":
         return None
     stored = load_tree(job.model, model.parameters["tree"])
     return tree_of(model.centers, stored.vectors, stored.children, data.offset, data.view.dtype)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distclust.artifacts.commit import read_commits
+from distclust.artifacts.commit import forget, read_commits
 from distclust.data.block import Block
 from distclust.data.storage import Storage, open_storage
 from distclust.engines.events import TaskEnded
@@ -21,7 +21,7 @@ from distclust.engines.local import LocalEngine
 from distclust.engines.protocol import Engine, EngineOptions, StepContext
 from distclust.errors import StorageError, UsageError
 from distclust.ops import exchange as module
-from distclust.ops.exchange import Buckets, Exchange, Keyed, cut_buckets, forget, gather, scatter, workspace
+from distclust.ops.exchange import Buckets, Exchange, Keyed, cut_buckets, gather, scatter, workspace
 from distclust.ops.profile import PreparedData
 from distclust.testing.hostile import HostileEngine
 from tests.algorithms.rows import prepared, random_sizes
