@@ -6,6 +6,7 @@ sums lie in files, by group: nothing of the size of all centres is in a partial.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from distclust.data.storage import Storage
 from distclust.engines.protocol import StepContext
 from distclust.kernels.candidates import assign_candidates
 from distclust.kernels.lloyd import accumulate, fixed_sums, row_sqdist, row_sqnorm
-from distclust.ops.exchange import Buckets, Keyed, Records
+from distclust.ops.exchange import Buckets, Keyed, Records, joined
 from distclust.ops.routing import RoutedCenters
 from distclust.ops.stored import StoredArray, read_stored
 from distclust.stats.extremes import FarRows
@@ -30,7 +31,7 @@ Floats = npt.NDArray[np.float64]
 NEIGHBORS = 64
 HOPS = 4
 """Most centres that a row passes through in one pass."""
-_LISTED_ROWS = 1024
+_LISTED_ROWS = 1 << 14
 """Centres whose neighbours are looked for at once."""
 
 
@@ -101,14 +102,14 @@ class SumStep:
         if value.before:
             before = read_stored(self.storage, value.before[context.index])
         total, labels, done, moved = np.empty(0, self.dtype), [np.empty(0, np.int32)], 0, 0
-        for _, records in buckets.tiles():
+        for records in buckets.runs():
             rows = GroupRows.of(records)
             old = value.rule.route(rows.x) if before is None else before[done : done + len(records)]
             new = assign_candidates(rows.x, value.rule.centers.rows, value.neighbors.array, old, HOPS)
             moved += int(np.count_nonzero(old != new))
             labels.append(new)
             done += len(records)
-            total = combine(np.concatenate([total, self._sums(rows, new, value)]))
+            total = combine(joined([total, self._sums(rows, new, value)]))
         commit_array(self.storage, self.name, context.index, np.concatenate(labels), {})
         cells = np.searchsorted(value.rule.starts, total["cluster"], side="right") - 1
         return Keyed(cells, total["cluster"], total, {"moved": done if before is None else moved})
@@ -163,7 +164,7 @@ class MeanStep:
         old = rule.centers.rows[starts[buckets.start] : starts[buckets.stop]].astype(np.float64)
         new = old.copy()
         reassigned, inertia = 0, [0, 0]
-        for group, records in buckets.tiles(most=max(1, int(buckets.exchange.counts.max()))):
+        for group, records in buckets.tiles(most=sys.maxsize):
             sums = combine(records)
             at = slice(starts[group] - starts[buckets.start], starts[group + 1] - starts[buckets.start])
             new[at], filled = self._means(old[at], sums, int(starts[group]), value)

@@ -8,7 +8,7 @@ grow with the partitions, as row ids do. Files are committed: the first writer w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,7 +31,7 @@ Ints = npt.NDArray[np.int64]
 
 RANGE_BYTES = 16 << 20
 """Most bytes of the buckets that one gather partition covers, unless a single bucket has more."""
-LEAST_RANGES = 64
+LEAST_RANGES = 32
 """Gather partitions that there are about, buckets permitting: enough for even load. Neither depends on the engine, so
 that what was gathered before a stop is found again by any."""
 TILE_BYTES = 32 << 20
@@ -175,38 +175,59 @@ class Buckets:
         """
         most = most or max(1, TILE_BYTES // self.exchange.dtype.itemsize)
         counts = self.exchange.counts[self.start : self.stop]
-        if counts.sum() <= most:
+        slices = None
+        if int(counts.sum()) * self.exchange.dtype.itemsize <= TILE_BYTES:
             slices = [_read(self.exchange, path, self.start, self.stop) for path in self.exchange.files]
-            for i in np.flatnonzero(counts):
-                parts = [records[offsets[i] : offsets[i + 1]] for offsets, records in slices]
-                yield self.start + int(i), np.concatenate(parts)
-            return
         for i in np.flatnonzero(counts):
             bucket = self.start + int(i)
-            for tile in _tiles(self._pieces(bucket), most):
+            if slices is None:
+                pieces = self._pieces(bucket)
+            else:
+                pieces = (records[offsets[i] : offsets[i + 1]] for offsets, records in slices)
+            for tile in _tiles(pieces, most):
                 yield bucket, tile
+
+    def runs(self, most: int | None = None) -> Iterator[Records]:
+        """Yield the same records without regard to where a bucket ends: tiles that together have about ``most``."""
+        most = most or max(1, TILE_BYTES // self.exchange.dtype.itemsize)
+        waiting: list[Records] = []
+        for _, tile in self.tiles(most):
+            waiting.append(tile)
+            if sum(map(len, waiting)) >= most:
+                yield joined(waiting)
+                waiting = []
+        if waiting:
+            yield joined(waiting)
 
     def _pieces(self, bucket: int) -> Iterator[Records]:
         for path in self.exchange.files:
-            _, records = _read(self.exchange, path, bucket, bucket + 1)
-            if len(records):
-                yield records
+            yield _read(self.exchange, path, bucket, bucket + 1)[1]
+
+
+def joined(parts: Sequence[Records]) -> Records:
+    """Concatenate records as bytes: numpy would look for a common type field by field each time."""
+    if len(parts) == 1:
+        return parts[0]
+    flat = [np.ascontiguousarray(part).view(np.uint8).reshape(-1) for part in parts]
+    return np.concatenate(flat).view(parts[0].dtype)
 
 
 def _tiles(pieces: Iterator[Records], most: int) -> Iterator[Records]:
     waiting: list[Records] = []
     held = 0
     for piece in pieces:
+        if not len(piece):
+            continue
         waiting.append(piece)
         held += len(piece)
         if held >= most:
-            whole = np.concatenate(waiting)
+            whole = joined(waiting)
             full = held - held % most
             for at in range(0, full, most):
                 yield whole[at : at + most]
-            waiting, held = [whole[full:].copy()], held - full
+            waiting, held = [whole[full:]] if held > full else [], held - full
     if held:
-        yield np.concatenate(waiting)
+        yield joined(waiting)
 
 
 def _read(exchange: Exchange, path: str, start: int, stop: int) -> tuple[Ints, Records]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from distclust.data.block import Block
 from distclust.engines.protocol import StepContext
-from distclust.kernels.lowest import lowest_columns
+from distclust.kernels.lowest import keep_lowest, lowest_columns
 from distclust.kernels.nearest import assign_nearest, distance_table, pack_centers
 from distclust.ops.centers import CenterSet
 
@@ -105,28 +105,24 @@ class RoutedCenters:
         Parameters
         ----------
         x : (n, d) array
-            So few that n * probes * m values fit memory.
+            Neighbours of each other, if they can be: then they look into the same cells.
         m : int
         """
-        n = len(x)
         cells = self._nearest_cells(x)
-        scores = np.full((n, self.probes, m), np.inf, x.dtype)
-        found = np.full((n, self.probes, m), -1, np.int32)
-        for i in np.unique(cells):
-            here, probe = np.nonzero(cells == i)
-            start, stop = self.starts[self._full[i]], self.starts[self._full[i] + 1]
-            packed, kept = pack_centers(self.centers.rows[start:stop]), min(m, int(stop - start))
-            step = max(1, _TABLE_VALUES // int(stop - start))
-            for at in range(0, len(here), step):
-                rows, slots = here[at : at + step], probe[at : at + step]
-                table = distance_table(x[rows], packed)
-                columns = lowest_columns(table, kept)
-                scores[rows, slots, :kept] = np.take_along_axis(table, columns, axis=1)
-                found[rows, slots, :kept] = columns + np.int32(start)
-        # Probes in ascending order of cells, so that the lowest index comes first among equals.
-        order = np.argsort(cells, axis=1, kind="stable")[:, :, None]
-        best = lowest_columns(np.take_along_axis(scores, order, axis=1).reshape(n, -1), m)
-        return np.take_along_axis(np.take_along_axis(found, order, axis=1).reshape(n, -1), best, axis=1)
+        scores, found = np.full((len(x), m), np.inf, x.dtype), np.full((len(x), m), -1, np.int32)
+        # The nearest cell first: what it holds excludes most of the others.
+        for part in (cells[:, :1], cells[:, 1:]):
+            order = np.argsort(part.reshape(-1), kind="stable")
+            bounds = np.searchsorted(part.reshape(-1)[order], np.arange(len(self._full) + 1))
+            for i in np.flatnonzero(np.diff(bounds)):
+                here = order[bounds[i] : bounds[i + 1]] // part.shape[1]
+                start, stop = self.starts[self._full[i]], self.starts[self._full[i] + 1]
+                packed = pack_centers(self.centers.rows[start:stop])
+                step = max(1, _TABLE_VALUES // int(stop - start))
+                for at in range(0, len(here), step):
+                    rows = here[at : at + step]
+                    keep_lowest(distance_table(x[rows], packed), int(start), rows, scores, found)
+        return found
 
     def _nearest_cells(self, x: Rows) -> Labels:
         cells = np.empty((len(x), self.probes), np.int32)
