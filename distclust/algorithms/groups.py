@@ -40,7 +40,8 @@ GROUP_RTOL = 1e-3
 SEED_ROWS_PER_CENTER = 20
 SEED_ROWS_LEAST = 500
 SEEDS_AT_ONCE = 256
-"""More seeds are chosen part by part. Measured for 1000 seeds in 2000 rows: 0.15 s at once, 0.01 s in parts."""
+"""More seeds are chosen part by part. Measured for 1000 seeds in 2000 x 64: 0.24 s at once, 0.016 s in parts,
+and 1.3 % more inertia after Lloyd."""
 PART_PASSES = 5
 _PART_ROUNDS = 4
 
