@@ -28,7 +28,7 @@ from pydantic_core import PydanticCustomError
 
 from distclust.algorithms.balanced_config import BalancedConfig
 from distclust.algorithms.bisecting_config import BisectingConfig, Strategy, TreeLabels
-from distclust.algorithms.kmeans_config import KMeansConfig
+from distclust.algorithms.kmeans_config import KMeansConfig, StrategyName
 from distclust.errors import UsageError, nearest_name
 
 J = TypeVar("J", bound=BaseModel)
@@ -216,12 +216,16 @@ class KMeansJob(LloydJob):
         description="Number of clusters; with a warm start, that of its centres.",
     )
 
+    strategy: StrategyName = Field(
+        "auto", description="two-level clusters inside cells: for very many clusters; auto does so from 20 000 on."
+    )
+
     def settings(self, start: npt.NDArray[np.floating] | None = None) -> KMeansConfig:
         """Return the settings of the algorithm, with the centres to start from where there are some."""
         if start is not None:
-            return replace(self.settings_for(len(start)), init=start)
+            return replace(self.settings_for(len(start)), init=start, strategy=self.strategy)
         assert self.n_clusters is not None
-        return self.settings_for(self.n_clusters)
+        return replace(self.settings_for(self.n_clusters), strategy=self.strategy)
 
 
 class SweepJob(LloydJob):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from distclust.artifacts.commit import commit_file
+from distclust.artifacts.commit import commit_file, read_commits
 from distclust.data.block import Block
 from distclust.data.decode import read_ids
 from distclust.data.refs import Metric
@@ -22,6 +22,11 @@ from distclust.ops.profile import PreparedData
 from distclust.ops.top import check_top, top_centers
 from distclust.stats.fixed import FixedPair
 from distclust.stats.lloyd import AssignStats
+
+STATS_BYTES = 1 << 18
+"""Statistics of a partition up to this size lie in the commit of its labels."""
+LABEL_STATS = "label-stats"
+"""Files of larger ones: of no use once the run is complete."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +121,29 @@ class AssignStep:
             ".parquet",
             encode_parquet(table),
             rows=ref.n_rows,
-            extra={"source": ref.uri, "offset": ref.offset, "stats": stats.to_bytes().hex()},
+            extra={"source": ref.uri, "offset": ref.offset, **_keep_stats(sink, ref.index, stats)},
         )
+
+
+def _keep_stats(sink: Storage, index: int, stats: AssignStats) -> dict[str, str]:
+    """Return what a commit of labels says of their statistics; large ones get a file of their own."""
+    data = stats.to_bytes()
+    if len(data) <= STATS_BYTES:
+        return {"stats": data.hex()}
+    commit_file(sink, LABEL_STATS, index, f"part-{index:05d}", ".npz", data, rows=0)
+    return {}
+
+
+def committed_stats(storage: Storage) -> dict[int, AssignStats]:
+    """Return the statistics of the partitions whose labels are committed, by partition index."""
+    found = {}
+    files = read_commits(storage, LABEL_STATS)
+    for index, commit in read_commits(storage, "labels").items():
+        if "stats" in commit.extra:
+            found[index] = AssignStats.from_bytes(bytes.fromhex(commit.extra["stats"]))
+        elif index in files:
+            found[index] = AssignStats.from_bytes(storage.read(files[index].file))
+    return found
 
 
 def assign(

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from distclust.artifacts.commit import read_commits
+from distclust.artifacts.commit import forget, read_commits
 from distclust.artifacts.model import Model
 from distclust.artifacts.run import RunDirectory
 from distclust.config import DataJob
@@ -23,7 +23,7 @@ from distclust.engines.events import Emit, Event, Note, StageEnded, StageStarted
 from distclust.engines.open import open_engine
 from distclust.engines.protocol import CancelToken, Engine, EngineOptions
 from distclust.errors import DataError, StorageError
-from distclust.ops.assign import assign
+from distclust.ops.assign import LABEL_STATS, assign, committed_stats
 from distclust.ops.centers import CenterSet, LabelRule
 from distclust.ops.profile import PreparedData, partition_bytes, plan, prepare
 from distclust.stats.lloyd import AssignStats
@@ -144,10 +144,7 @@ class Bench:
 
     def label(self, data: PreparedData, centers: CenterSet, rule: LabelRule | None = None, top: int = 0) -> AssignStats:
         """Label the partitions that are not committed yet, by a rule or the nearest; return the statistics of all."""
-        done = {
-            index: AssignStats.from_bytes(bytes.fromhex(commit.extra["stats"]))
-            for index, commit in read_commits(self.run.storage, "labels").items()
-        }
+        done = committed_stats(self.run.storage)
         rows = sum(ref.n_rows for ref in self.refs if ref.index not in done)
         with self.clock.stage("label", self.emit, rows):
             stats = assign(self.engine, data, centers, rule=rule, top=top, sink=self.run.storage, skip=done)
@@ -221,6 +218,7 @@ def run_job(
             engine.close()
         seconds = {**clock.seconds, "total": round(time.perf_counter() - started, 3)}
         summary = {**summary, "seconds": seconds}
+        forget(run.storage, LABEL_STATS)
         run.finish(summary, digests)
         return JobOutcome(job.output, False, summary, digests)
 
