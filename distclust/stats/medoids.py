@@ -64,6 +64,11 @@ class BestRows:
     rows: npt.NDArray[Any]
 
     @classmethod
+    def none(cls, limit: int, like: npt.NDArray[Any]) -> BestRows:
+        """Return no rows, of the width and type of others."""
+        return cls(limit, np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64), like[:0])
+
+    @classmethod
     def select(cls, limit: int, groups: Ints, values: Floats, row_ids: Ints, rows: npt.NDArray[Any]) -> BestRows:
         """Build from unordered rows; copies only those that it keeps."""
         keep = _first(limit, groups, values, row_ids)
