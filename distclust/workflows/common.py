@@ -121,13 +121,23 @@ class Bench:
 
     def label(self, data: PreparedData, centers: CenterSet, rule: LabelRule | None = None) -> AssignStats:
         """Label the partitions that are not committed yet, by a rule or the nearest; return the statistics of all."""
+        return self.labelled(lambda sink, done: assign(self.engine, data, centers, rule=rule, sink=sink, skip=done))
+
+    def labelled(self, label_rows: Callable[[Storage, dict[int, AssignStats]], AssignStats]) -> AssignStats:
+        """Run a labelling pass over what is not committed yet; return the statistics of all.
+
+        Parameters
+        ----------
+        label_rows : callable
+            Takes where label files go, and the statistics of the partitions that are committed, by index.
+        """
         done = {
             index: AssignStats.from_bytes(bytes.fromhex(commit.extra["stats"]))
             for index, commit in read_commits(self.run.storage, "labels").items()
         }
         rows = sum(ref.n_rows for ref in self.refs if ref.index not in done)
         with self.clock.stage("label", self.emit, rows):
-            stats = assign(self.engine, data, centers, rule=rule, sink=self.run.storage, skip=done)
+            stats = label_rows(self.run.storage, done)
             self._check_labels()
         self.run.storage.put("stats/labels.npz", stats.to_bytes())
         return stats
