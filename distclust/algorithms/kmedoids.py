@@ -12,7 +12,7 @@ import numpy.typing as npt
 from distclust.algorithms.kmeans import Checkpointed
 from distclust.algorithms.kmedoids_config import KMedoidsConfig
 from distclust.algorithms.lloyd import Iteration, history_from_json, history_to_json
-from distclust.algorithms.medoid_samples import Solution, clara_sets, part_of, sample_loss, solve
+from distclust.algorithms.medoid_samples import Solution, clara_sets, part_of, sample_loss, solve, solve_all
 from distclust.algorithms.onebatch import BatchState, Medoids, batch_weights, central_pass, swap_pass
 from distclust.artifacts.checkpoint import Checkpoints
 from distclust.engines.events import IterationEnded, StageEnded, StageStarted
@@ -140,8 +140,7 @@ def fit_kmedoids(
     found: list[tuple[str, Solution]] = []
     progress = _Progress()
     if method == "fasterpam":
-        rows = part_of(sample, 0, n)
-        found.append((method, solve(data.measure, rows, sample.rows, sample.weights, part_of(sample, 0, k))))
+        found.append((method, solve_all(data.measure, sample.in_id_order(), k, config.max_iter)))
     if method in ("clara", "auto"):
         found += [("clara", solution) for solution in clara_sets(data.measure, sample, config, k)]
     if method in ("onebatch", "auto"):
