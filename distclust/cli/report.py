@@ -67,13 +67,14 @@ def inspect_lines(view: RunView) -> list[str]:
             ]
         ),
     ]
-    lines += _history_lines(view.history)
+    medoids = record["kind"].startswith("kmedoids")
+    lines += _medoid_history(view.history) if medoids else _history_lines(view.history)
     if "candidates" in view.summary:
         lines += ["", *sweep_table(view.summary)]
     if view.clusters:
         shown = view.clusters[:_SHOWN_CLUSTERS]
         lines += ["", f"Largest {len(shown)} of {count_text(len(view.clusters))} clusters"]
-        sums = ("loss", "mean") if record["kind"].startswith("kmedoids") else ("inertia", "mean square")
+        sums = ("loss", "mean") if medoids else ("inertia", "mean square")
         lines += _table(
             ("cluster", "rows", *sums),
             (
@@ -192,6 +193,9 @@ def _loss_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
     pairs = [("loss", f"{summary['loss']:.10g}")]
     if "medoid_silhouette" in summary:
         pairs.append(("silhouette", f"{summary['medoid_silhouette']:.6g} (medoid silhouette)"))
+        if summary["choices"]:
+            tried = sorted(one["k"] for one in summary["choices"])
+            pairs.append(("k", f"{summary['clusters']}, chosen from {tried[0]} to {tried[-1]}"))
         pairs.append(("found by", f"{summary['method']}, {amount_text(summary['swaps'], 'swap')}"))
     return pairs
 
@@ -221,6 +225,22 @@ def _file_pairs(outcome: JobOutcome) -> list[tuple[str, str]]:
     if "depth" in outcome.summary:
         model.append(("tree", f"{root}/model/tree.parquet"))
     return [*model, ("labels", f"{root}/labels/"), ("manifest", f"{root}/manifest.json")]
+
+
+def _medoid_history(history: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the passes of k-medoids; a pass that moved medoids to central rows counts as one that reassigned."""
+    rows = [
+        (
+            str(entry["iteration"]),
+            "centre" if entry["reassigned"] else "swap",
+            f"{entry['inertia']:.8g}",
+            count_text(entry["moved"]),
+            f"{entry['seconds']:.3f}",
+        )
+        for entry in history
+    ]
+    title = f"History: {amount_text(len(rows), 'pass')}; losses are estimates by the batch or the sample"
+    return ["", title, *_table(("pass", "of", "loss", "medoids", "seconds"), rows)] if rows else []
 
 
 def _history_lines(history: Sequence[dict[str, Any]]) -> list[str]:

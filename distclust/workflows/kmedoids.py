@@ -12,7 +12,8 @@ from distclust.algorithms.kmedoids import KMedoidsResult, fit_kmedoids
 from distclust.artifacts.medoids import save_medoids
 from distclust.artifacts.model import Model, save_model
 from distclust.config import AssignJob, KMedoidsJob
-from distclust.data.encoding import Encoding
+from distclust.data.categories import Encoding
+from distclust.data.encoding import decode_columns
 from distclust.data.sources import Source
 from distclust.errors import DataError, UsageError
 from distclust.ops.measured import MIXED_METRIC, MeasuredData, measure_rows
@@ -52,6 +53,7 @@ def run_kmedoids(job: KMedoidsJob, session: Session | None = None) -> JobOutcome
             "passes": result.n_iter,
             "sets": [vars(one) for one in result.candidates],
             "history": [vars(entry) for entry in result.history],
+            "choices": [vars(one) for one in result.choices],
         }
         return summary, {"centers": model.vectors_digest, "labels": f"{stats.labels_digest:016x}"}
 
@@ -101,7 +103,7 @@ def _medoid_table(bench: Bench, data: MeasuredData, result: KMedoidsResult) -> p
     if names.id is not None:
         columns[names.id] = ids_of_rows(bench.engine, data.pinned, result.row_ids)
     if data.view.encoding is not None:
-        decoded = data.view.encoding.decode(result.rows)
+        decoded = decode_columns(data.view.encoding, result.rows)
         columns |= {name: decoded.column(name) for name in decoded.column_names if name not in columns}
     else:
         columns |= {name: result.rows[:, at] for at, name in enumerate(names.features) if name not in columns}
