@@ -14,11 +14,13 @@ from distclust.algorithms.kmedoids_config import KMedoidsConfig
 from distclust.algorithms.lloyd import Iteration, history_from_json, history_to_json
 from distclust.algorithms.medoid_choice import KChoice, choose_n_clusters
 from distclust.algorithms.medoid_samples import Solution, clara_sets, part_of, sample_loss, solve
-from distclust.algorithms.onebatch import BatchState, Medoids, batch_weights, central_pass, swap_pass
+from distclust.algorithms.medoids import solve_matrix
+from distclust.algorithms.onebatch import BatchState, Medoids, batch_weights, both, central_pass, swap_pass
 from distclust.artifacts.checkpoint import Checkpoints
 from distclust.engines.events import IterationEnded, StageEnded, StageStarted
 from distclust.engines.protocol import Engine
 from distclust.errors import CancelledError, DataError, UsageError
+from distclust.kernels.dissimilarity import table
 from distclust.ops.measured import MeasuredData, as_measured
 from distclust.ops.medoids import MedoidSet, SetScore, score_sets
 from distclust.ops.sample import draw_uniform
@@ -148,8 +150,7 @@ def fit_kmedoids(
     sample = _draw(engine, data, config, n if method == "fasterpam" else _sample_rows(data, config, k))
     progress = _Progress()
     if method == "fasterpam":
-        rows = part_of(sample, 0, n)
-        found.append((method, solve(data.measure, rows, sample.rows, sample.weights, part_of(sample, 0, k))))
+        found.append((method, _solve_all(data, sample.in_id_order(), config, k)))
     if method in ("clara", "auto"):
         found += [("clara", solution) for solution in clara_sets(data.measure, sample, config, k)]
     if method in ("onebatch", "auto"):
@@ -177,6 +178,23 @@ def _choose(
         record = {"choices": [vars(one) for one in choices]}
         checkpoints.save(0, record, {"rows": medoids.rows, "ids": medoids.row_ids})
     return choices, medoids
+
+
+def _solve_all(data: MeasuredData, rows: KeyedRows, config: KMedoidsConfig, k: int) -> Solution:
+    """Solve all rows by their matrix; those of weight 0 do not count, and do not become medoids."""
+    counted = np.flatnonzero(rows.weights)
+    if len(counted) < k:
+        raise DataError(
+            f"{len(counted)} rows have a weight above 0, {k} clusters were asked for.",
+            where=data.source.describe_place(),
+            do=f"Ask for at most {len(counted)} clusters.",
+        )
+    own = np.ascontiguousarray(rows.rows[counted])
+    matrix = table(data.measure, *both(data.measure, own, own))
+    weights = None if data.view.columns.weight is None else rows.weights[counted]
+    solution = solve_matrix(matrix, k, weights=weights, max_iter=config.max_iter, seed=config.seed)
+    at = solution.medoids
+    return Solution(Medoids(own[at], rows.row_ids[counted][at]), solution.n_swaps)
 
 
 def _method(data: MeasuredData, config: KMedoidsConfig) -> str:
