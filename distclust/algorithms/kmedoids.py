@@ -12,12 +12,15 @@ import numpy.typing as npt
 from distclust.algorithms.kmeans import Checkpointed
 from distclust.algorithms.kmedoids_config import KMedoidsConfig
 from distclust.algorithms.lloyd import Iteration, history_from_json, history_to_json
-from distclust.algorithms.medoid_samples import Solution, clara_sets, part_of, sample_loss, solve, solve_all
-from distclust.algorithms.onebatch import BatchState, Medoids, batch_weights, central_pass, swap_pass
+from distclust.algorithms.medoid_choice import KChoice, choose_n_clusters
+from distclust.algorithms.medoid_samples import Solution, clara_sets, part_of, sample_loss, solve
+from distclust.algorithms.medoids import solve_matrix
+from distclust.algorithms.onebatch import BatchState, Medoids, batch_weights, both, central_pass, swap_pass
 from distclust.artifacts.checkpoint import Checkpoints
 from distclust.engines.events import IterationEnded, StageEnded, StageStarted
 from distclust.engines.protocol import Engine
 from distclust.errors import CancelledError, DataError, UsageError
+from distclust.kernels.dissimilarity import table
 from distclust.ops.measured import MeasuredData, as_measured
 from distclust.ops.medoids import MedoidSet, SetScore, score_sets
 from distclust.ops.sample import draw_uniform
@@ -73,7 +76,8 @@ class KMedoidsResult:
     silhouette : float
         Medoid silhouette, the weighted mean of 1 - nearest / second nearest; 0 for one medoid.
     method : str
-        What found the best set: ``fasterpam``, ``clara``, ``onebatch``, or ``onebatch, central`` after its last step.
+        What found the best set: ``fasterpam``, ``clara``, ``onebatch``, ``onebatch, central`` after its last step, or
+        ``choice of k`` where the sample that chose k did.
     n_swaps : int
         Swaps that led to it.
     n_iter : int
@@ -82,6 +86,8 @@ class KMedoidsResult:
         One entry a pass: loss as the batch or the sample estimates it, medoids changed as moved.
     candidates : tuple of CandidateScore
         All sets.
+    choices : tuple of KChoice
+        With ``n_clusters="auto"``, all numbers of clusters, the chosen one first; else empty.
     """
 
     rows: Rows
@@ -94,6 +100,7 @@ class KMedoidsResult:
     n_iter: int
     history: tuple[Iteration, ...]
     candidates: tuple[CandidateScore, ...]
+    choices: tuple[KChoice, ...] = ()
 
 
 def fit_kmedoids(
@@ -125,8 +132,12 @@ def fit_kmedoids(
         ``fasterpam`` was asked for and the matrix is larger than ``config.matrix_bytes``.
     """
     n = data.n_rows
-    assert config.n_clusters != "auto"
-    k = int(config.n_clusters)
+    choices: tuple[KChoice, ...] = ()
+    found: list[tuple[str, Solution]] = []
+    if config.n_clusters == "auto":
+        choices, chosen = _choose(engine, data, config, run)
+        found.append(("choice of k", Solution(chosen, 0)))
+    k = choices[0].k if choices else int(config.n_clusters)
     if n < k:
         raise DataError(
             f"n_samples={n} should be >= n_clusters={k}.",
@@ -137,10 +148,9 @@ def fit_kmedoids(
     started = time.perf_counter()
     engine.options.emit(StageStarted(stage="medoids", total_rows=data.pinned.n_rows, max_passes=0))
     sample = _draw(engine, data, config, n if method == "fasterpam" else _sample_rows(data, config, k))
-    found: list[tuple[str, Solution]] = []
     progress = _Progress()
     if method == "fasterpam":
-        found.append((method, solve_all(data.measure, sample.in_id_order(), k, config.max_iter)))
+        found.append((method, _solve_all(data, sample.in_id_order(), config, k)))
     if method in ("clara", "auto"):
         found += [("clara", solution) for solution in clara_sets(data.measure, sample, config, k)]
     if method in ("onebatch", "auto"):
@@ -151,7 +161,40 @@ def fit_kmedoids(
         if progress.central is not None:
             found.append(("onebatch, central", Solution(progress.central, progress.n_swaps)))
     engine.options.emit(StageEnded(stage="medoids", seconds=time.perf_counter() - started))
-    return _best(engine, data, found, progress.history)
+    return replace(_best(engine, data, found, progress.history), choices=choices)
+
+
+def _choose(
+    engine: Engine, data: MeasuredData, config: KMedoidsConfig, run: Checkpointed | None
+) -> tuple[tuple[KChoice, ...], Medoids]:
+    """Choose k, or remember what was chosen before the run was stopped."""
+    checkpoints = None if run is None else run.checkpoints("choose-k")
+    known = None if checkpoints is None else checkpoints.load()
+    if known is not None:
+        medoids = Medoids(known.arrays["rows"], known.arrays["ids"])
+        return tuple(KChoice(**one) for one in known.state["choices"]), medoids
+    choices, medoids = choose_n_clusters(engine, data, config)
+    if checkpoints is not None:
+        record = {"choices": [vars(one) for one in choices]}
+        checkpoints.save(0, record, {"rows": medoids.rows, "ids": medoids.row_ids})
+    return choices, medoids
+
+
+def _solve_all(data: MeasuredData, rows: KeyedRows, config: KMedoidsConfig, k: int) -> Solution:
+    """Solve all rows by their matrix; those of weight 0 do not count, and do not become medoids."""
+    counted = np.flatnonzero(rows.weights)
+    if len(counted) < k:
+        raise DataError(
+            f"{len(counted)} rows have a weight above 0, {k} clusters were asked for.",
+            where=data.source.describe_place(),
+            do=f"Ask for at most {len(counted)} clusters.",
+        )
+    own = np.ascontiguousarray(rows.rows[counted])
+    matrix = table(data.measure, *both(data.measure, own, own))
+    weights = None if data.view.columns.weight is None else rows.weights[counted]
+    solution = solve_matrix(matrix, k, weights=weights, max_iter=config.max_iter, seed=config.seed)
+    at = solution.medoids
+    return Solution(Medoids(own[at], rows.row_ids[counted][at]), solution.n_swaps)
 
 
 def _method(data: MeasuredData, config: KMedoidsConfig) -> str:

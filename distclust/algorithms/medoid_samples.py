@@ -16,11 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from distclust.algorithms.kmedoids_config import KMedoidsConfig
-from distclust.algorithms.medoids import solve_matrix
 from distclust.algorithms.onebatch import Medoids, both, swap_until_none_pays
 from distclust.kernels.dissimilarity import Dissimilarity, nearest_two, table
 from distclust.kernels.medoids import medoid_state
-from distclust.ops.measured import as_measured
 from distclust.stats.extremes import KeyedRows
 
 Rows = npt.NDArray[np.floating]
@@ -61,26 +59,6 @@ def solve(measure: Dissimilarity, candidates: Medoids, columns: Rows, weights: F
     order = np.argsort(known, kind="stable")
     at = order[np.searchsorted(known, state.medoids, sorter=order)]
     return Solution(Medoids(np.concatenate([candidates.rows, start.rows])[at], state.medoids.copy()), swaps)
-
-
-def solve_all(measure: Dissimilarity, rows: KeyedRows, k: int, max_iter: int) -> Solution:
-    """Solve rows by the matrix of all pairs (`distclust.algorithms.medoids.solve_matrix`).
-
-    Parameters
-    ----------
-    measure : Dissimilarity
-    rows : KeyedRows
-        In id order. Rows of no weight become medoids only where others do not suffice.
-    k : int
-    max_iter : int
-    """
-    counted = np.flatnonzero(rows.weights)
-    if len(counted) < k:
-        counted = np.arange(len(rows.weights))
-    values = as_measured(measure, rows.rows[counted], precise=False)
-    found = solve_matrix(table(measure, values, values), k, weights=rows.weights[counted], max_iter=max_iter)
-    at = counted[found.medoids]
-    return Solution(Medoids(rows.rows[at], rows.row_ids[at]), found.n_swaps)
 
 
 def part_of(rows: KeyedRows, start: int, stop: int) -> Medoids:

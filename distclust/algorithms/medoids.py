@@ -91,11 +91,14 @@ class KScore:
     k : int
     loss, silhouette : float
         See `MedoidSolution`.
+    medoids : tuple of int
+        Row numbers, ascending.
     """
 
     k: int
     loss: float
     silhouette: float
+    medoids: tuple[int, ...]
 
 
 def dissimilarity_matrix(
@@ -283,7 +286,7 @@ def choose_k(
     while True:
         state = medoid_state(start, matrix[start], weights)
         found = _eager(matrix, ids, state, max_iter)
-        scores.append(KScore(len(start), found.loss, found.silhouette))
+        scores.append(KScore(len(start), found.loss, found.silhouette, tuple(found.medoids.tolist())))
         if best is None or found.silhouette >= best.silhouette:
             best = found
         if len(start) <= 2:

@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from distclust.data import ipc, npy, parquet
 from distclust.data.block import RawBatch
+from distclust.data.categories import Encoding
 from distclust.data.convert import RowError, batch_vectors, batch_weights, list_length, to_values
-from distclust.data.encoding import Encoding
+from distclust.data.encoding import encode_columns
 from distclust.data.files import check_unchanged, reading
 from distclust.data.memory import lookup
 from distclust.data.refs import Columns, Format, PartitionRef
@@ -75,7 +76,7 @@ def read_batches(
     batch_rows = batch_rows or default_batch_rows(width)
     if encoding is not None:
         for start, batch in read_records(ref, columns, batch_rows):
-            yield RawBatch(encoding.encode(batch), record_weights(ref, columns, start, batch), start)
+            yield RawBatch(encode_columns(encoding, batch), record_weights(ref, columns, start, batch), start)
         return
     for values, weights in _parts(ref, columns, width, batch_rows, reference):
         yield RawBatch(values, weights, start)

@@ -6,16 +6,12 @@ category that the encoding does not know gets the next free code: it differs fro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-ColumnKind = Literal["number", "category"]
+from distclust.data.categories import ColumnKind, Encoding
 
 MIXED_ALLOWED = "allowed are integers, floating-point numbers, strings, dictionaries of these, and booleans"
 
@@ -48,70 +44,38 @@ def numbers_of(column: pa.Array) -> npt.NDArray[np.float64]:
     return numbers
 
 
-@dataclass(frozen=True)
-class Encoding:
-    """How columns become rows.
+def encode_columns(encoding: Encoding, batch: pa.RecordBatch) -> npt.NDArray[np.float64]:
+    """Return the rows of a record batch that has the columns.
 
-    Attributes
-    ----------
-    names : tuple of str
-        Columns, in the order of the row's values.
-    categories : tuple
-        For each column its categories in sorted order, None for a column of numbers.
+    Returns
+    -------
+    (n, d) float64 array, C-contiguous
 
     Examples
     --------
     >>> batch = pa.record_batch({"size": [1.5, None, 2.0], "cut": ["Ideal", "Fair", "new"]})
-    >>> Encoding(("size", "cut"), (None, ("Fair", "Ideal"))).encode(batch).tolist()
+    >>> encode_columns(Encoding(("size", "cut"), (None, ("Fair", "Ideal"))), batch).tolist()
     [[1.5, 1.0], [nan, 0.0], [2.0, 2.0]]
     """
+    out = np.empty((batch.num_rows, len(encoding.names)))
+    for at, (name, known) in enumerate(zip(encoding.names, encoding.categories, strict=True)):
+        column = batch.column(name)
+        out[:, at] = numbers_of(column) if known is None else _codes(column, known)
+    return out
 
-    names: tuple[str, ...]
-    categories: tuple[tuple[str, ...] | None, ...]
 
-    @property
-    def is_category(self) -> npt.NDArray[np.bool_]:
-        """(d,) which columns hold categories."""
-        return np.array([known is not None for known in self.categories], np.bool_)
-
-    def encode(self, batch: pa.RecordBatch) -> npt.NDArray[np.float64]:
-        """Return the rows of a record batch that has the columns.
-
-        Returns
-        -------
-        (n, d) float64 array, C-contiguous
-        """
-        out = np.empty((batch.num_rows, len(self.names)))
-        for at, (name, known) in enumerate(zip(self.names, self.categories, strict=True)):
-            column = batch.column(name)
-            out[:, at] = numbers_of(column) if known is None else _codes(column, known)
-        return out
-
-    def decode(self, rows: npt.NDArray[np.floating]) -> pa.Table:
-        """Return rows as a table of numbers and strings; missing values are null, as are categories not known."""
-        columns: dict[str, pa.Array] = {}
-        for at, (name, known) in enumerate(zip(self.names, self.categories, strict=True)):
-            values = rows[:, at].astype(np.float64)
-            missing = np.isnan(values)
-            if known is None:
-                columns[name] = pa.array(values, mask=missing)
-            else:
-                codes = np.where(missing, 0, values).astype(np.int64)
-                columns[name] = pa.array(known, pa.string()).take(pa.array(codes, mask=missing | (codes >= len(known))))
-        return pa.table(columns)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, as a model stores them."""
-        return {
-            "columns": list(self.names),
-            "categories": [None if known is None else list(known) for known in self.categories],
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Encoding:
-        """Rebuild what `as_dict` gave."""
-        categories = tuple(None if known is None else tuple(known) for known in values["categories"])
-        return cls(tuple(values["columns"]), categories)
+def decode_columns(encoding: Encoding, rows: npt.NDArray[np.floating]) -> pa.Table:
+    """Return rows as a table of numbers and strings; missing values are null, as are categories not known."""
+    columns: dict[str, pa.Array] = {}
+    for at, (name, known) in enumerate(zip(encoding.names, encoding.categories, strict=True)):
+        values = rows[:, at].astype(np.float64)
+        missing = np.isnan(values)
+        if known is None:
+            columns[name] = pa.array(values, mask=missing)
+        else:
+            codes = np.where(missing, 0, values).astype(np.int64)
+            columns[name] = pa.array(known, pa.string()).take(pa.array(codes, mask=missing | (codes >= len(known))))
+    return pa.table(columns)
 
 
 def _codes(column: pa.Array, known: tuple[str, ...]) -> npt.NDArray[np.float64]:

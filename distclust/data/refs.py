@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from distclust.data.encoding import ColumnKind, Encoding
+from distclust.data.categories import ColumnKind, Encoding
 
 Format = Literal["parquet", "ipc", "npy", "memory"]
 Metric = Literal["euclidean", "cosine"]

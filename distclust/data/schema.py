@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from distclust.data.encoding import MIXED_ALLOWED, ColumnKind, column_kind, may_be_category
+from distclust.data.categories import ColumnKind
+from distclust.data.encoding import MIXED_ALLOWED, column_kind, may_be_category
 from distclust.data.refs import Columns
 from distclust.errors import DataError, UsageError, nearest_name
 

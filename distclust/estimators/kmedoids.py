@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from distclust.algorithms.kmedoids import fit_kmedoids
 from distclust.algorithms.kmedoids_config import KMedoidsConfig
+from distclust.algorithms.medoid_choice import KChoice
 from distclust.algorithms.medoid_seeds import MedoidInit
 from distclust.algorithms.medoids import (
     MATRIX_METHODS,
-    KScore,
     MedoidSolution,
     check_matrix,
     choose_k,
@@ -25,7 +25,7 @@ from distclust.algorithms.medoids import (
     solve_clarans,
     solve_matrix,
 )
-from distclust.data.encoding import Encoding
+from distclust.data.categories import Encoding
 from distclust.engines.protocol import Engine
 from distclust.errors import UsageError, unknown_name
 from distclust.estimators._base import (
@@ -60,8 +60,8 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
     Parameters
     ----------
     n_clusters : int or "auto", default=8
-        Number of clusters; ``"auto"``, for rows in memory, takes the one of highest medoid silhouette from 2 to
-        ``k_max``.
+        Number of clusters; ``"auto"`` takes the one of highest medoid silhouette from 2 to ``k_max`` (datasets: of
+        medoids of a sample, judged on all rows).
     metric : str or callable, default="euclidean"
         ``"sqeuclidean"``, ``"euclidean"``, ``"cosine"``, ``"manhattan"``, ``"chebyshev"``, ``"hamming"``,
         ``"haversine"`` (latitude and longitude in radians), ``"jaccard"`` (booleans, or bits packed in uint8),
@@ -106,8 +106,9 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         Medoid silhouette: weighted mean of 1 - nearest / second nearest dissimilarity; 0 for one cluster.
     n_swaps_, n_iter_ : int
         Swaps that led to the result, and passes.
-    k_scores_ : tuple of KScore
-        For ``n_clusters="auto"``: loss and silhouette of every k that was tried; else empty.
+    k_scores_ : tuple of KChoice
+        For ``n_clusters="auto"``: ``k``, ``loss`` and ``silhouette`` of all that were tried, the largest first; else
+        empty.
     n_features_in_ : int
     feature_names_in_ : (n_features,) array of str
         Only for input with string column names.
@@ -192,7 +193,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         """
         self._check_parameters()
         names = RowColumns(column, columns, id_column, weight_column)
-        self.k_scores_: tuple[KScore, ...] = ()
+        self.k_scores_: tuple[KChoice, ...] = ()
         self._known: tuple[Encoding, Floats] | None = None
         if self._is_dataset(X):
             if sample_weight is not None:
@@ -366,18 +367,18 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
                 return solve_clarans(self._measure, rows, int(self.n_clusters), **how)
             matrix = dissimilarity_matrix(self._measure, rows)
         if self.n_clusters == "auto":
-            found, self.k_scores_ = choose_k(matrix, self.k_max, init=self.init, **how)
+            found, scores = choose_k(matrix, self.k_max, init=self.init, **how)
+            self.k_scores_ = tuple(KChoice(score.k, score.loss, score.silhouette) for score in scores)
             return found
         method = self.method if self.method in MATRIX_METHODS else "fasterpam"
         return solve_matrix(matrix, self.n_clusters, method=method, init=self.init, **how)
 
     def _fit_over_engine(self, X: Any, names: RowColumns, weights: Floats | None) -> Self:
-        if self.n_clusters == "auto":
-            raise UsageError("n_clusters='auto' is for rows in memory.", do="Give the number of clusters.")
         if self.method == "fastpam1" or self.method == "pam" or self.method == "clarans":
             raise UsageError(f"method {self.method!r} is for rows in memory.", do="Use method='auto'.")
         config = KMedoidsConfig(
             n_clusters=self.n_clusters,
+            k_max=self.k_max,
             metric=self.metric,
             method=self.method,
             max_iter=self.max_iter,
@@ -398,6 +399,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         self.n_features_in_ = self.cluster_centers_.shape[1]
         self.inertia_, self.silhouette_ = result.loss, result.silhouette
         self.n_swaps_, self.n_iter_ = result.n_swaps, result.n_iter
+        self.k_scores_ = tuple(sorted(result.choices, key=lambda choice: -choice.k))
         return self
 
     @contextmanager

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from distclust.data.encoding import Encoding
+from distclust.data.categories import Encoding
 from distclust.data.refs import BlockView, PartitionRef
 from distclust.data.sources import Source
 from distclust.engines.protocol import Engine, Pinned

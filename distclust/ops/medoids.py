@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from distclust.data.block import Block
+from distclust.data.decode import read_ids
 from distclust.data.storage import Storage
 from distclust.engines.protocol import Engine, Pinned, StepContext
 from distclust.errors import UsageError
@@ -255,3 +257,24 @@ def distances_to_medoids(engine: Engine, pinned: Pinned, medoids: MedoidSet) -> 
     """Return the dissimilarities of all rows to all medoids, in input order, on the driver."""
     with engine.share(medoids) as shared:
         return np.concatenate(engine.map(pinned, DistancesStep(), shared, label="transform"))
+
+
+@dataclass(frozen=True)
+class RowIdsStep:
+    """The user's ids of some rows of a partition, with the row ids."""
+
+    def __call__(
+        self, block: Block, wanted: npt.NDArray[np.int64], context: StepContext
+    ) -> tuple[npt.NDArray[np.int64], pa.Array] | None:
+        """Read the id column if one of the rows is here."""
+        first = block.ref.offset
+        here = wanted[(wanted >= first) & (wanted < first + block.ref.n_rows)]
+        return (here, read_ids(block.ref, block.view.columns).take(pa.array(here - first))) if len(here) else None
+
+
+def ids_of_rows(engine: Engine, pinned: Pinned, row_ids: npt.NDArray[np.int64]) -> pa.Array:
+    """Return the user's ids of rows, in the order of ``row_ids``, which ascend."""
+    with engine.share(row_ids) as shared:
+        found = engine.map(pinned, RowIdsStep(), shared, label="medoid ids")
+    parts = [part[1] for part in found if part is not None]
+    return pa.chunked_array(parts).unify_dictionaries().combine_chunks()

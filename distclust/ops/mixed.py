@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distclust.data.block import RecordRows
+from distclust.data.categories import Encoding
 from distclust.data.decode import bad_row_error, record_weights, scan_mixed
-from distclust.data.encoding import Encoding, category_texts, numbers_of
+from distclust.data.encoding import category_texts, numbers_of
 from distclust.data.refs import PartitionRef, RecordView
 from distclust.data.sources import Source
 from distclust.engines.events import Note, StageEnded, StageStarted

@@ -17,6 +17,7 @@ from distclust.errors import DataError
 from distclust.ops.centers import LabelRule
 from distclust.ops.profile import PreparedData, prepare
 from distclust.workflows.common import Bench, JobOutcome, Session, label_summary, run_job, source_of
+from distclust.workflows.kmedoids import assign_to_medoids
 
 RUN_KIND = "assign/1"
 BALANCE = "stats/balance.json"
@@ -40,6 +41,8 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
     """
     model = load_model(job.model)
     job = _with_model_columns(job, model)
+    if model.kind.startswith("kmedoids"):
+        return assign_to_medoids(job, model, session or Session(), kind=RUN_KIND)
 
     def work(bench: Bench) -> tuple[dict[str, Any], dict[str, str]]:
         precision = model.parameters.get("precision", "float32")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from distclust.engines.protocol import CancelToken, Engine, EngineOptions
 from distclust.errors import StorageError
 from distclust.ops.assign import assign
 from distclust.ops.centers import CenterSet, LabelRule
+from distclust.ops.measured import MeasuredData
 from distclust.ops.profile import PreparedData, partition_bytes, plan, prepare
 from distclust.stats.lloyd import AssignStats
 
@@ -91,14 +92,18 @@ class StageClock:
         emit(StageEnded(stage=name, seconds=time.perf_counter() - started))
 
 
-def source_of(job: DataJob, weight_column: str | None = None) -> Source:
-    """Open the dataset of a job."""
+def source_of(
+    job: DataJob, weight_column: str | None = None, *, mixed: bool = False, categorical: Sequence[str] = ()
+) -> Source:
+    """Open the dataset of a job; ``mixed`` and ``categorical`` are for columns of numbers and categories."""
     return open_source(
         list(job.data),
         column=job.column,
         columns=job.columns,
         id_column=job.id_column,
         weight_column=weight_column,
+        mixed=mixed,
+        categorical=categorical,
     )
 
 
@@ -225,15 +230,16 @@ def planned(job: DataJob, engine: Engine, source: Source, storage: Storage) -> t
     return plan(engine, source, cut["bytes"], cut["least"])
 
 
-def label_summary(data: PreparedData, stats: AssignStats) -> dict[str, Any]:
-    """Return the part of a summary that every labelling job has."""
+def label_summary(data: PreparedData | MeasuredData, stats: AssignStats) -> dict[str, Any]:
+    """Return the part of a summary that every labelling job has; of k-medoids the sum is called loss."""
+    total = "loss" if isinstance(data, MeasuredData) else "inertia"
     return {
         "rows": int(stats.counts.sum()),
         "bad_rows": data.n_bad,
         "dimensions": data.width,
         "clusters": len(stats.counts),
         "empty_clusters": int(np.count_nonzero(stats.counts == 0)),
-        "inertia": stats.inertia.total(),
+        total: stats.inertia.total(),
         "largest_cluster": int(stats.counts.max()),
         "smallest_cluster": int(stats.counts.min()),
     }

@@ -188,3 +188,21 @@ def test_settings_are_checked() -> None:
         KMedoidsConfig(n_clusters=2, rtol=-1)
     with pytest.raises(UsageError, match=r"Unknown method 'onebach'.*Did you mean 'onebatch'"):
         KMedoidsConfig(n_clusters=2, method="onebach")  # type: ignore[arg-type]
+
+
+def test_k_is_chosen_by_the_medoid_silhouette_of_all_rows(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(7, 2))[rng.integers(0, 7, 3000)] * 40 + rng.normal(size=(3000, 2))
+    config = KMedoidsConfig(n_clusters="auto", k_max=12, matrix_bytes=1, seed=2)
+    with LocalEngine(2) as local, HostileEngine(2) as hostile:
+        result = fit_kmedoids(local, measured(local, X), config, Run(tmp_path))
+        assert [one.k for one in result.choices] == [7, *(k for k in range(2, 13) if k != 7)]
+        assert len(result.row_ids) == 7
+        assert result.silhouette > 0.8
+        assert max(one.silhouette for one in result.choices) == result.choices[0].silhouette
+        again = fit_kmedoids(hostile, measured(hostile, X, random_sizes(rng, 3000, 6)), config)
+        assert (again.choices, again.row_ids.tolist()) == (result.choices, result.row_ids.tolist())
+        resumed = fit_kmedoids(local, measured(local, X), config, Run(tmp_path))
+        assert (resumed.choices, resumed.loss) == (result.choices, result.loss)
+        with pytest.raises(DataError, match="needs two rows or more"):
+            fit_kmedoids(local, measured(local, X[:1]), config)

@@ -187,6 +187,9 @@ def test_a_dataset_gives_the_medoids_of_an_array(blobs: np.ndarray, tmp_path: Pa
     np.testing.assert_array_equal(dataset.predict(blobs), dataset.labels_)
     np.testing.assert_allclose(dataset.transform(tmp_path, column="v"), array.transform(blobs))
     assert dataset.score(tmp_path, column="v") == pytest.approx(-dataset.inertia_)
+    chosen, here = (KMedoids("auto", k_max=12).fit(X, **how) for X, how in ((tmp_path, {"column": "v"}), (blobs, {})))
+    assert len(chosen.medoid_indices_) == len(here.medoid_indices_) == 3
+    assert [choice.k for choice in chosen.k_scores_] == [choice.k for choice in here.k_scores_]
 
 
 @pytest.mark.parametrize("kind", ["pandas", "polars", "arrow"])
@@ -220,8 +223,6 @@ def test_datasets_refuse_what_is_for_arrays(blobs: np.ndarray, tmp_path: Path) -
     pq.write_table(pa.table({"v": list(blobs), "w": list(blobs[:, :2])}), tmp_path / "a.parquet")
     with pytest.raises(UsageError, match=r"method 'pam' is for rows in memory. Use method='auto'"):
         KMedoids(3, method="pam").fit(tmp_path, column="v")
-    with pytest.raises(UsageError, match="n_clusters='auto' is for rows in memory"):
-        KMedoids("auto").fit(tmp_path, column="v")
     with pytest.raises(UsageError, match=r"sample_weight is for rows in memory. Name the dataset's weight_column"):
         KMedoids(3).fit(tmp_path, sample_weight=np.ones(180), column="v")
     with pytest.raises(UsageError, match="metric 'precomputed' takes an array in memory"):

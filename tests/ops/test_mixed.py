@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from distclust.data.cache import node_cache
-from distclust.data.encoding import Encoding
+from distclust.data.categories import Encoding
+from distclust.data.encoding import decode_columns, encode_columns
 from distclust.data.plan import plan_partitions
 from distclust.data.refs import BlockView
 from distclust.data.sources import Source, open_source
@@ -78,7 +79,7 @@ def test_rows_are_numbers_and_places_of_sorted_categories(tmp_path: Path, suffix
                 order = np.argsort(block.row_ids)
                 assert np.array_equal(block.weights[order], rows["weight"].to_numpy()[block.row_ids[order]])
                 blocks.append(block.x[order])
-        found = encoding.decode(np.concatenate(blocks))
+        found = decode_columns(encoding, np.concatenate(blocks))
     for name in COLUMNS:
         wanted = rows.column(name).combine_chunks()
         wanted = wanted.dictionary_decode() if pa.types.is_dictionary(wanted.type) else wanted
@@ -99,9 +100,9 @@ def test_partitions_and_engines_agree(tmp_path: Path) -> None:
 def test_unknown_categories_get_a_code_of_their_own() -> None:
     encoding = Encoding(("cut", "size"), (("Fair", "Good"), None))
     batch = pa.record_batch({"cut": pa.array(["Good", "new", None, "newer"]), "size": pa.array([1, 2, 3, None])})
-    rows = encoding.encode(batch)
+    rows = encode_columns(encoding, batch)
     assert np.array_equal(rows, [[1, 1], [2, 2], [np.nan, 3], [2, np.nan]], equal_nan=True)
-    assert encoding.decode(rows).to_pydict() == {"cut": ["Good", None, None, None], "size": [1, 2, 3, None]}
+    assert decode_columns(encoding, rows).to_pydict() == {"cut": ["Good", None, None, None], "size": [1, 2, 3, None]}
     assert Encoding.from_dict(encoding.as_dict()) == encoding
 
 
@@ -110,7 +111,7 @@ def test_dictionaries_may_differ_from_batch_to_batch() -> None:
     for values in (["c", None, "a"], ["b", "b", "c"]):
         batch = pa.record_batch({"c": pa.array(values).dictionary_encode()})
         plain = pa.record_batch({"c": pa.array(values, pa.large_string())})
-        assert np.array_equal(encoding.encode(batch), encoding.encode(plain), equal_nan=True)
+        assert np.array_equal(encode_columns(encoding, batch), encode_columns(encoding, plain), equal_nan=True)
 
 
 def test_integers_are_categories_on_request(tmp_path: Path) -> None:
