@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from distclust.algorithms.kmedoids import fit_kmedoids
+from distclust.algorithms.kmedoids_config import KMedoidsConfig
+from distclust.algorithms.medoid_choice import KChoice
 from distclust.algorithms.medoid_seeds import MedoidInit
 from distclust.algorithms.medoids import (
     MATRIX_METHODS,
-    KScore,
     MedoidSolution,
     check_matrix,
     choose_k,
     dissimilarity_matrix,
+    matrix_item,
     solve_clarans,
     solve_matrix,
 )
-from distclust.errors import DataError, UsageError, unknown_name
+from distclust.data.categories import Encoding
+from distclust.engines.protocol import Engine
+from distclust.errors import UsageError, unknown_name
 from distclust.estimators._base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -31,16 +37,21 @@ from distclust.estimators._base import (
     _check_sample_weight,
     check_is_fitted,
     seed_of,
-    validate_data,
 )
-from distclust.kernels.dissimilarity import METRICS, Dissimilarity, dissimilarity, nearest_two, table
+from distclust.estimators._measures import check_parameters, compared, doubles, measure_of, total, valid_rows
+from distclust.estimators._rows import RowColumns, is_dataset, is_frame, opened
+from distclust.kernels.dissimilarity import METRICS, Dissimilarity, nearest_two, table
 from distclust.kernels.medoids import silhouette_sum
+from distclust.ops.assign import predict
+from distclust.ops.measured import MeasuredData, as_measured, measure_rows
+from distclust.ops.medoids import MedoidSet, distances_to_medoids, score_sets
+from distclust.ops.profile import plan
 
 Rows = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
-Method = Literal["auto", "fasterpam", "fastpam1", "pam", "clarans"]
-METHODS: tuple[Method, ...] = ("auto", "fasterpam", "fastpam1", "pam", "clarans")
+Method = Literal["auto", "fasterpam", "fastpam1", "pam", "clarans", "clara", "onebatch"]
+METHODS: tuple[Method, ...] = ("auto", "fasterpam", "fastpam1", "pam", "clarans", "clara", "onebatch")
 
 
 class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
@@ -49,32 +60,44 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
     Parameters
     ----------
     n_clusters : int or "auto", default=8
-        Number of clusters; ``"auto"`` takes the one of highest medoid silhouette from 2 to ``k_max``.
+        Number of clusters; ``"auto"`` takes the one of highest medoid silhouette from 2 to ``k_max`` (datasets: of
+        medoids of a sample, judged on all rows).
     metric : str or callable, default="euclidean"
         ``"sqeuclidean"``, ``"euclidean"``, ``"cosine"``, ``"manhattan"``, ``"chebyshev"``, ``"hamming"``,
         ``"haversine"`` (latitude and longitude in radians), ``"jaccard"`` (booleans, or bits packed in uint8),
-        ``"gower"`` (numbers and codes of categories, NaN where missing), ``"precomputed"`` (``X`` is the matrix of all
-        pairs), or a function of two rows that numba compiles.
+        ``"gower"`` (numbers and categories, also missing), ``"precomputed"`` (``X`` is the matrix of all pairs), or a
+        function of two rows that numba compiles.
     metric_params : dict, optional
-        For ``gower``: ``categorical``, the numbers of the columns that hold codes; ``weights`` of the columns.
-    method : {"auto", "fasterpam", "fastpam1", "pam", "clarans"}, default="auto"
+        For ``gower``: ``categorical``, the columns of integers that are codes of categories (their names, in arrays
+        their numbers); for arrays also ``weights`` of the columns.
+    method : {"auto", "fasterpam", "fastpam1", "pam", "clarans", "clara", "onebatch"}, default="auto"
         ``fasterpam`` swaps medoids by the matrix of all pairs; ``fastpam1`` and ``pam`` are its elders; ``clarans``
-        tries random candidates without a matrix. ``auto`` is ``fasterpam``.
+        tries random candidates without a matrix; ``clara`` solves samples; ``onebatch`` judges all rows by a batch of
+        columns. ``auto`` is ``fasterpam`` where the matrix fits ``matrix_bytes``, else the better of ``onebatch`` and
+        ``clara``. Datasets know ``auto``, ``fasterpam``, ``clara`` and ``onebatch``.
     init : {"build", "lab", "k-means++", "random"} or (n_clusters,) int array, default="build"
-        First medoids; an array has their row numbers. ``clarans`` starts from random rows.
+        First medoids of methods with a matrix; an array has their row numbers. For rows in memory.
     max_iter : int, default=100
         Most passes over the candidates.
     k_max : int, default=50
         Largest number of clusters of ``"auto"``; at most a tenth of the rows.
+    matrix_bytes : int, default=512 MB
+        Largest matrix that ``auto`` makes. A method that is named may use half of the machine's memory.
     random_state : int, RandomState or None, default=None
         Key of all draws. ``build`` draws nothing.
+    engine : str, distributed.Client, SparkSession or Engine, default="local"
+        As for `KMeans`; for ``clara``, ``onebatch`` and datasets.
+    on_bad_rows : {"error", "drop"}, default="error"
+        NaN and infinity in rows of a dataset; dropped rows get the label -1.
+    staging : str, optional
+        Directory that driver and workers see, for rows that are not on storage yet.
 
     Attributes
     ----------
     medoid_indices_ : (n_clusters,) int64 array
         Row numbers of the medoids, ascending.
     cluster_centers_ : (n_clusters, n_features) array or None
-        The medoids' rows; None for a precomputed matrix.
+        The medoids' rows (``gower`` on a dataset: numbers and codes); None for a precomputed matrix.
     labels_ : (n_samples,) int32 array
         Nearest medoid of every row, the first one among equals.
     inertia_ : float
@@ -83,8 +106,9 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         Medoid silhouette: weighted mean of 1 - nearest / second nearest dissimilarity; 0 for one cluster.
     n_swaps_, n_iter_ : int
         Swaps that led to the result, and passes.
-    k_scores_ : tuple of KScore
-        For ``n_clusters="auto"``: loss and silhouette of every k that was tried; else empty.
+    k_scores_ : tuple of KChoice
+        For ``n_clusters="auto"``: ``k``, ``loss`` and ``silhouette`` of all that were tried, the largest first; else
+        empty.
     n_features_in_ : int
     feature_names_in_ : (n_features,) array of str
         Only for input with string column names.
@@ -113,7 +137,11 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         init: MedoidInit | npt.ArrayLike = "build",
         max_iter: int = 100,
         k_max: int = 50,
+        matrix_bytes: int = 512 << 20,
         random_state: int | np.random.RandomState | None = None,
+        engine: Any = "local",
+        on_bad_rows: Literal["error", "drop"] = "error",
+        staging: str | None = None,
     ) -> None:
         self.n_clusters = n_clusters
         self.metric = metric
@@ -122,17 +150,35 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         self.init = init
         self.max_iter = max_iter
         self.k_max = k_max
+        self.matrix_bytes = matrix_bytes
         self.random_state = random_state
+        self.engine = engine
+        self.on_bad_rows = on_bad_rows
+        self.staging = staging
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        column: str | None = None,
+        columns: Sequence[str] = (),
+        id_column: str | None = None,
+        weight_column: str | None = None,
+    ) -> Self:
         """Find the medoids.
 
         Parameters
         ----------
-        X : (n_samples, n_features) array or data frame; for ``metric="precomputed"`` (n_samples, n_samples)
+        X : (n_samples, n_features) array or data frame, Arrow table, path or paths, Spark or Dask frame
+            Rows in memory, or a dataset as for `KMeans`; for ``metric="precomputed"`` an (n_samples, n_samples) array.
+            A data frame is a dataset under ``gower``.
         y : ignored
         sample_weight : (n_samples,) array, optional
-            A row of weight 0 is no candidate and does not count; it gets a label.
+            For rows in memory. A row of weight 0 does not count; it gets a label.
+        column, columns, id_column, weight_column : optional
+            For datasets: the column of the vectors, or the columns that together are the row.
 
         Returns
         -------
@@ -146,72 +192,87 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
             Rows or a matrix that cannot be clustered: where, what was found, what is allowed.
         """
         self._check_parameters()
-        X = self._validated(X, reset=True)
-        if self.metric == "precomputed":
-            check_matrix(X)
+        names = RowColumns(column, columns, id_column, weight_column)
+        self.k_scores_: tuple[KChoice, ...] = ()
+        self._known: tuple[Encoding, Floats] | None = None
+        if self._is_dataset(X):
+            if sample_weight is not None:
+                raise UsageError("sample_weight is for rows in memory.", do="Name the dataset's weight_column.")
+            return self._fit_over_engine(X, names, None)
+        X = self._rows(X, names, reset=True)
         weights = None
         if sample_weight is not None:
             weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        counted = np.arange(len(X)) if weights is None else np.flatnonzero(weights)
-        self._check_k(len(counted))
-        self._measure = None if self.metric == "precomputed" else self._measure_of(X)
-        found = self._solve(X, counted, weights)
-        if not found.converged:
-            warnings.warn(
-                f"Medoids still changed in the last of max_iter = {self.max_iter} passes.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-        self.medoid_indices_ = counted[found.medoids]
-        self.cluster_centers_: Any = None if self._measure is None else X[self.medoid_indices_]
-        self.n_swaps_, self.n_iter_ = found.n_swaps, found.n_iter
-        self._score_rows(X, weights)
-        return self
+        if self._wants_engine(X):
+            return self._fit_over_engine(X, names, weights)
+        return self._fit_in_memory(X, weights)
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> npt.NDArray[np.int32]:
         """Find the medoids and return the labels of the rows; see `fit`."""
         labels: npt.NDArray[np.int32] = self.fit(X, sample_weight=sample_weight).labels_
         return labels
 
-    def predict(self, X: Any) -> npt.NDArray[np.int32]:
+    def predict(self, X: Any, *, column: str | None = None, columns: Sequence[str] = ()) -> npt.NDArray[np.int32]:
         """Return the nearest medoid of every row.
 
         Parameters
         ----------
         X : as for `fit`; for ``metric="precomputed"`` (n_rows, n_samples), dissimilarities to the rows of the fit
+        column, columns : optional
+            For datasets.
 
         Returns
         -------
         (n_rows,) int32 array
         """
         check_is_fitted(self)
-        return self._nearest(self._validated(X, reset=False))[0]
+        names = RowColumns(column, columns)
+        if self._is_dataset(X):
+            with self._measured(X, names) as (engine, data):
+                return predict(engine, data.pinned, self._medoids(data))
+        return self._nearest(self._rows(X, names, reset=False))[0]
 
-    def transform(self, X: Any) -> Floats:
+    def transform(self, X: Any, *, column: str | None = None, columns: Sequence[str] = ()) -> Floats:
         """Return the dissimilarity of every row to every medoid.
 
         Parameters
         ----------
-        X : as for `predict`
+        X, column, columns : as for `predict`
 
         Returns
         -------
         (n_rows, n_clusters) array
-            float32 for float32 rows, else float64.
+            float32 for float32 rows in memory, else float64.
         """
         check_is_fitted(self)
-        X = self._validated(X, reset=False)
-        kind = np.float32 if X.dtype == np.float32 else np.float64
-        return self._distances(X).astype(kind, copy=False)
+        names = RowColumns(column, columns)
+        if self._is_dataset(X):
+            with self._measured(X, names) as (engine, data):
+                return distances_to_medoids(engine, data.pinned, self._medoids(data))
+        X = self._rows(X, names, reset=False)
+        return self._distances(X).astype(np.float32 if X.dtype == np.float32 else np.float64, copy=False)
 
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+    def score(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        column: str | None = None,
+        columns: Sequence[str] = (),
+        weight_column: str | None = None,
+    ) -> float:
         """Return minus the inertia of rows under the fitted medoids; parameters as for `fit`."""
         check_is_fitted(self)
-        X = self._validated(X, reset=False)
+        names = RowColumns(column, columns, weight_column=weight_column)
+        if self._is_dataset(X):
+            with self._measured(X, names) as (engine, data):
+                return -score_sets(engine, data, [self._medoids(data)])[0].loss
+        X = self._rows(X, names, reset=False)
         distances = self._nearest(X)[1]
         if sample_weight is not None:
             distances = distances * _check_sample_weight(sample_weight, X, dtype=np.float64)
-        return -_total(distances)
+        return -total(distances)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -220,16 +281,19 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         return tags
 
     def __sklearn_clone__(self) -> Self:
-        # A compiled function is the same object everywhere: a copy would be compiled again.
-        parameters = {name: value for name, value in self.get_params(deep=False).items() if name != "metric"}
-        return type(self)(metric=self.metric, **{name: deepcopy(value) for name, value in parameters.items()})
+        # A compiled function and a live client are handles: a copy would be compiled again, or cannot be made.
+        kept = {"metric": self.metric, "engine": self.engine}
+        copied = {name: deepcopy(value) for name, value in self.get_params(deep=False).items() if name not in kept}
+        return type(self)(**kept, **copied)
 
     @property
     def _n_features_out(self) -> int:
         return len(self.medoid_indices_)
 
     def _check_parameters(self) -> None:
-        least = {"max_iter": 1, "k_max": 2} | ({} if self.n_clusters == "auto" else {"n_clusters": 1})
+        least = {"max_iter": 1, "k_max": 2, "matrix_bytes": 1} | (
+            {} if self.n_clusters == "auto" else {"n_clusters": 1}
+        )
         for name, smallest in least.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < smallest:
@@ -239,129 +303,151 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
             raise unknown_name("method", self.method, METHODS)
         if isinstance(self.metric, str) and self.metric not in (*METRICS, "precomputed"):
             raise unknown_name("metric", self.metric, (*METRICS, "precomputed"))
-        if self.method == "clarans" and (self.metric == "precomputed" or self.n_clusters == "auto"):
-            what = "a precomputed matrix" if self.metric == "precomputed" else "n_clusters='auto'"
-            raise UsageError(f"method 'clarans' is not for {what}.", do="Use method='fasterpam'.")
+        check_parameters(self.metric, self.metric_params or {})
+        if self.method in ("clarans", "clara", "onebatch") and self.metric == "precomputed":
+            raise UsageError(f"method {self.method!r} is not for a precomputed matrix.", do="Use method='fasterpam'.")
+        if self.method not in ("auto", "fasterpam") and self.n_clusters == "auto":
+            raise UsageError(f"n_clusters='auto' is not for method {self.method!r}.", do="Use method='fasterpam'.")
 
-    def _check_k(self, n: int) -> None:
-        if self.n_clusters == "auto":
-            if n < 2:
-                raise UsageError(f"n_samples={n} should be >= 2 for n_clusters='auto'.")
-        elif n < self.n_clusters:
-            raise UsageError(f"n_samples={n} should be >= n_clusters={self.n_clusters}.")
+    def _is_dataset(self, X: Any) -> bool:
+        return is_dataset(X) or (self.metric == "gower" and is_frame(X))
 
-    def _validated(self, X: Any, *, reset: bool) -> Rows:
-        """Return rows of a type that the metric takes."""
-        if self.metric == "jaccard":
-            rows: Rows = validate_data(self, X, reset=reset, dtype=None, order="C")
-            if rows.dtype not in (np.bool_, np.uint8):
-                raise DataError(
-                    f"metric 'jaccard' compares sets: bool or uint8 (packed bits) is allowed, not {rows.dtype}.",
-                    where="X",
-                    do="Give X as booleans (X > 0).",
-                )
-            return rows
-        wide = self.metric in ("gower", "haversine")
-        rows = validate_data(
-            self,
-            X,
-            reset=reset,
-            dtype=np.float64 if wide else [np.float64, np.float32],
-            order="C",
-            ensure_all_finite="allow-nan" if self.metric == "gower" else True,
+    def _rows(self, X: Any, names: RowColumns, *, reset: bool) -> Rows:
+        if names != RowColumns():
+            raise UsageError("column, columns, id_column and weight_column are for datasets, not for arrays.")
+        return valid_rows(self, X, self.metric, reset=reset)
+
+    def _wants_engine(self, X: Rows) -> bool:
+        """Tell whether rows in memory go to an engine: no method that needs none, and no matrix that fits."""
+        if self.metric in ("precomputed", "gower") or self.n_clusters == "auto":
+            return False
+        fits = len(X) ** 2 * matrix_item(X) <= self.matrix_bytes
+        return self.method in ("clara", "onebatch") or (self.method == "auto" and not fits)
+
+    def _fit_in_memory(self, X: Rows, weights: Floats | None) -> Self:
+        if self.metric == "precomputed":
+            check_matrix(X)
+        counted = np.arange(len(X)) if weights is None else np.flatnonzero(weights)
+        least = 2 if self.n_clusters == "auto" else self.n_clusters
+        if len(counted) < least:
+            raise UsageError(f"n_samples={len(counted)} should be >= n_clusters={least}.")
+        precomputed = self.metric == "precomputed"
+        self._measure: Dissimilarity | None = (
+            None if precomputed else measure_of(X, self.metric, self.metric_params or {})
         )
-        if self.metric == "haversine":
-            _check_places(rows)
-        return rows
-
-    def _measure_of(self, X: Rows) -> Dissimilarity:
-        parameters = dict(self.metric_params or {})
-        allowed = ("categorical", "weights") if self.metric == "gower" else ()
-        for name in parameters:
-            if name not in allowed:
-                what = self.metric if isinstance(self.metric, str) else "of a function"
-                raise UsageError(f"metric_params has {name!r}; metric {what!r} takes {list(allowed) or 'none'}.")
-        if self.metric != "gower":
-            return dissimilarity(self.metric)
-        low, high = np.fmin.reduce(X), np.fmax.reduce(X)
-        ranges = np.where(np.isnan(low), 0.0, high - low)
-        categorical = np.atleast_1d(np.asarray(parameters.get("categorical", ()), dtype=np.int64))
-        wrong = categorical[(categorical < 0) | (categorical >= X.shape[1])]
-        if wrong.size:
-            raise UsageError(f"metric_params: categorical has column {wrong[0]}; X has 0 to {X.shape[1] - 1}.")
-        ranges[categorical] = -1.0
-        return dissimilarity("gower", ranges=ranges, weights=parameters.get("weights"))
+        found = self._solve(X, counted, weights)
+        if not found.converged:
+            warnings.warn(
+                f"Medoids still changed in the last of max_iter = {self.max_iter} passes.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        self.medoid_indices_ = counted[found.medoids]
+        self.cluster_centers_: Any = None if precomputed else X[self.medoid_indices_]
+        self.n_swaps_, self.n_iter_ = found.n_swaps, found.n_iter
+        self.labels_, near_dist, second_dist = self._nearest(X)
+        self.inertia_ = total(near_dist if weights is None else near_dist * weights)
+        mass = float(len(X)) if weights is None else total(weights)
+        one = len(self.medoid_indices_) == 1
+        self.silhouette_ = 0.0 if one else silhouette_sum(near_dist, second_dist, weights) / mass
+        return self
 
     def _solve(self, X: Rows, counted: npt.NDArray[np.int64], weights: Floats | None) -> MedoidSolution:
         whole = len(counted) == len(X)
-        masses = None if weights is None else weights[counted]
-        seed = seed_of(self.random_state)
-        self.k_scores_: tuple[KScore, ...] = ()
+        how: dict[str, Any] = {
+            "weights": None if weights is None else weights[counted],
+            "max_iter": self.max_iter,
+            "seed": seed_of(self.random_state),
+        }
         if self._measure is None:
             matrix = X if whole else np.ascontiguousarray(X[np.ix_(counted, counted)])
         else:
-            rows = _packed(X if whole else X[counted])
+            rows = compared(X if whole else X[counted])
             if self.method == "clarans":
-                assert self.n_clusters != "auto"
-                return solve_clarans(
-                    self._measure, rows, self.n_clusters, weights=masses, max_iter=self.max_iter, seed=seed
-                )
+                return solve_clarans(self._measure, rows, int(self.n_clusters), **how)
             matrix = dissimilarity_matrix(self._measure, rows)
         if self.n_clusters == "auto":
-            found, self.k_scores_ = choose_k(
-                matrix, self.k_max, init=self.init, weights=masses, max_iter=self.max_iter, seed=seed
-            )
+            found, scores = choose_k(matrix, self.k_max, init=self.init, **how)
+            self.k_scores_ = tuple(KChoice(score.k, score.loss, score.silhouette) for score in scores)
             return found
         method = self.method if self.method in MATRIX_METHODS else "fasterpam"
-        return solve_matrix(
-            matrix, self.n_clusters, method=method, init=self.init, weights=masses, max_iter=self.max_iter, seed=seed
-        )
+        return solve_matrix(matrix, self.n_clusters, method=method, init=self.init, **how)
 
-    def _score_rows(self, X: Rows, weights: Floats | None) -> None:
-        self.labels_, near_dist, second_dist = self._nearest(X)
-        mass = float(len(X)) if weights is None else _total(weights)
-        self.inertia_ = _total(near_dist if weights is None else near_dist * weights)
-        one = len(self.medoid_indices_) == 1
-        self.silhouette_ = 0.0 if one else silhouette_sum(near_dist, second_dist, weights) / mass
+    def _fit_over_engine(self, X: Any, names: RowColumns, weights: Floats | None) -> Self:
+        if self.method == "fastpam1" or self.method == "pam" or self.method == "clarans":
+            raise UsageError(f"method {self.method!r} is for rows in memory.", do="Use method='auto'.")
+        config = KMedoidsConfig(
+            n_clusters=self.n_clusters,
+            k_max=self.k_max,
+            metric=self.metric,
+            method=self.method,
+            max_iter=self.max_iter,
+            matrix_bytes=self.matrix_bytes,
+            seed=seed_of(self.random_state),
+        )
+        in_memory = isinstance(X, np.ndarray)
+        with self._measured(compared(X) if in_memory else X, names, weights) as (engine, data):
+            result = fit_kmedoids(engine, data, config)
+            self.labels_ = predict(engine, data.pinned, result.medoids)
+            self._measure = data.measure
+            if data.view.encoding is not None:
+                self._known = (data.view.encoding, data.measure.ranges)
+        self.medoid_indices_ = result.row_ids
+        self.cluster_centers_ = (
+            X[result.row_ids] if in_memory else as_measured(data.measure, result.rows, precise=False)
+        )
+        self.n_features_in_ = self.cluster_centers_.shape[1]
+        self.inertia_, self.silhouette_ = result.loss, result.silhouette
+        self.n_swaps_, self.n_iter_ = result.n_swaps, result.n_iter
+        self.k_scores_ = tuple(sorted(result.choices, key=lambda choice: -choice.k))
+        return self
+
+    @contextmanager
+    def _measured(
+        self, X: Any, names: RowColumns, weights: Floats | None = None
+    ) -> Iterator[tuple[Engine, MeasuredData]]:
+        """Open an engine and rows under the measure, that of the fit if there was one."""
+        if self.metric == "precomputed":
+            raise UsageError("metric 'precomputed' takes an array in memory.")
+        mixed = self.metric == "gower"
+        categorical = tuple((self.metric_params or {}).get("categorical", ())) if mixed else None
+        with opened(X, self.engine, names, weights=weights, staging=self.staging, categorical=categorical) as (
+            engine,
+            source,
+        ):
+            yield (
+                engine,
+                measure_rows(
+                    engine,
+                    source,
+                    plan(engine, source),
+                    metric=self.metric,
+                    on_bad_rows=self.on_bad_rows,
+                    known=self._known,
+                ),
+            )
+
+    def _medoids(self, data: MeasuredData) -> MedoidSet:
+        rows = compared(self.cluster_centers_)
+        if data.width != rows.shape[1]:
+            raise UsageError(
+                f"X has {data.width} features, but {type(self).__name__} is expecting {rows.shape[1]} features "
+                "as input."
+            )
+        return MedoidSet(rows.astype(data.view.dtype), data.measure)
 
     def _distances(self, X: Rows) -> Floats:
         if self._measure is None:
             return np.ascontiguousarray(X[:, self.medoid_indices_], dtype=np.float64)
-        distances = table(self._measure, _doubles(X), _doubles(self.cluster_centers_))
+        distances = table(self._measure, doubles(X), doubles(self.cluster_centers_))
         return distances.astype(np.float64, copy=False)
 
     def _nearest(self, X: Rows) -> tuple[npt.NDArray[np.int32], Floats, Floats]:
         """Return nearest medoid, distance to it and to the second nearest, in float64."""
         if self._measure is not None:
-            near, near_dist, _, second_dist = nearest_two(self._measure, _doubles(X), _doubles(self.cluster_centers_))
+            near, near_dist, _, second_dist = nearest_two(self._measure, doubles(X), doubles(self.cluster_centers_))
             return near, near_dist.astype(np.float64, copy=False), second_dist.astype(np.float64, copy=False)
         distances = self._distances(X)
         near = distances.argmin(axis=1).astype(np.int32)
         two = np.partition(distances, 1, axis=1) if distances.shape[1] > 1 else np.insert(distances, 1, np.inf, axis=1)
         return near, two[:, 0].copy(), two[:, 1].copy()
-
-
-def _packed(rows: Rows) -> Rows:
-    return np.packbits(rows, axis=1) if rows.dtype == np.bool_ else rows
-
-
-def _doubles(rows: Rows) -> Rows:
-    rows = _packed(rows)
-    return rows if rows.dtype == np.uint8 else np.ascontiguousarray(rows, dtype=np.float64)
-
-
-def _total(values: Floats) -> float:
-    # One after the other: numpy's own sum chooses its order by shape and machine.
-    return float(np.cumsum(values)[-1])
-
-
-def _check_places(rows: Rows) -> None:
-    if rows.shape[1] != 2:
-        raise DataError(f"metric 'haversine' takes latitude and longitude, 2 columns, not {rows.shape[1]}.", where="X")
-    far = np.flatnonzero((abs(rows[:, 0]) > 1.0001 * np.pi / 2) | (abs(rows[:, 1]) > 4 * np.pi))
-    if len(far):
-        raise DataError(
-            f"latitude {rows[far[0], 0]:g} and longitude {rows[far[0], 1]:g} are no angles in radians.",
-            where=f"X, row {far[0]}",
-            do="Convert degrees by numpy.radians.",
-        )

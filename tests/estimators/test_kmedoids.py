@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy.spatial.distance import cdist
 from sklearn.base import clone
@@ -153,6 +157,81 @@ def test_first_medoids_may_be_given(blobs: np.ndarray) -> None:
         assert KMedoids(3, init=init, random_state=1).fit(blobs).inertia_ == pytest.approx(km.inertia_, rel=0.02)
 
 
+@pytest.mark.parametrize("method", ["clara", "onebatch", "auto"])
+@pytest.mark.parametrize("metric", ["euclidean", "jaccard"])
+def test_methods_of_engines_on_arrays(method: Any, metric: str) -> None:
+    rng = np.random.default_rng(0)
+    X: Any = np.concatenate([rng.normal(m, 0.5, (200, 3)) for m in (-6, -1, 4)])
+    if metric == "jaccard":
+        X = (rng.random((3, 40)) < 0.4)[np.repeat([0, 1, 2], 200)] ^ (rng.random((600, 40)) < 0.03)
+    weights = rng.integers(1, 3, 600).astype(float)
+    km = KMedoids(3, metric=metric, method=method, matrix_bytes=1000, random_state=0, engine="local[2]")
+    km.fit(X, sample_weight=weights)
+    assert km.inertia_ <= 1.05 * KMedoids(3, metric=metric).fit(X, sample_weight=weights).inertia_
+    np.testing.assert_array_equal(km.predict(X), km.labels_)
+    assert km.score(X, sample_weight=weights) == pytest.approx(-km.inertia_)
+    np.testing.assert_array_equal(X[km.medoid_indices_], km.cluster_centers_)
+    assert (np.diff(km.medoid_indices_) > 0).all()
+
+
+def test_a_dataset_gives_the_medoids_of_an_array(blobs: np.ndarray, tmp_path: Path) -> None:
+    for i, rows in enumerate(np.array_split(blobs, 4)):
+        pq.write_table(pa.table({"v": list(rows)}), tmp_path / f"part-{i}.parquet")
+    array, dataset = KMedoids(5).fit(blobs), KMedoids(5, engine="local[3]").fit(tmp_path, column="v")
+    np.testing.assert_array_equal(array.medoid_indices_, dataset.medoid_indices_)
+    np.testing.assert_array_equal(array.cluster_centers_, dataset.cluster_centers_)
+    np.testing.assert_array_equal(array.labels_, dataset.labels_)
+    assert array.inertia_ == pytest.approx(dataset.inertia_)
+    assert array.silhouette_ == pytest.approx(dataset.silhouette_)
+    np.testing.assert_array_equal(dataset.predict(tmp_path, column="v"), dataset.labels_)
+    np.testing.assert_array_equal(dataset.predict(blobs), dataset.labels_)
+    np.testing.assert_allclose(dataset.transform(tmp_path, column="v"), array.transform(blobs))
+    assert dataset.score(tmp_path, column="v") == pytest.approx(-dataset.inertia_)
+    chosen, here = (KMedoids("auto", k_max=12).fit(X, **how) for X, how in ((tmp_path, {"column": "v"}), (blobs, {})))
+    assert len(chosen.medoid_indices_) == len(here.medoid_indices_) == 3
+    assert [choice.k for choice in chosen.k_scores_] == [choice.k for choice in here.k_scores_]
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "arrow"])
+def test_a_frame_of_numbers_and_texts(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    group = np.repeat([0, 1, 2], 50)
+    frame = pd.DataFrame(
+        {
+            "color": np.array(["red", "green", "blue"])[group],
+            "size": group * 10 + rng.normal(size=150),
+            "code": rng.integers(0, 2, 150),
+        }
+    )
+    frame.loc[rng.random(150) < 0.1, "size"] = np.nan
+    X: Any = frame
+    if kind != "pandas":
+        X = pa.Table.from_pandas(frame) if kind == "arrow" else pl.from_pandas(frame)
+    km = KMedoids(3, metric="gower", metric_params={"categorical": ["code"]}, engine="local[2]").fit(X)
+    assert adjusted_rand_score(group, km.labels_) == 1
+    np.testing.assert_array_equal(km.predict(X), km.labels_)
+    assert km.n_features_in_ == 3
+    assert km.transform(X).shape == (150, 3)
+    assert km.score(X) == pytest.approx(-km.inertia_)
+    some = km.predict(X[:60], columns=["color", "size", "code"])
+    np.testing.assert_array_equal(some, km.labels_[:60])  # ranges and categories are those of the fit
+    again = pickle.loads(pickle.dumps(km))
+    np.testing.assert_array_equal(again.predict(X), km.labels_)
+
+
+def test_datasets_refuse_what_is_for_arrays(blobs: np.ndarray, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"v": list(blobs), "w": list(blobs[:, :2])}), tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match=r"method 'pam' is for rows in memory. Use method='auto'"):
+        KMedoids(3, method="pam").fit(tmp_path, column="v")
+    with pytest.raises(UsageError, match=r"sample_weight is for rows in memory. Name the dataset's weight_column"):
+        KMedoids(3).fit(tmp_path, sample_weight=np.ones(180), column="v")
+    with pytest.raises(UsageError, match="metric 'precomputed' takes an array in memory"):
+        KMedoids(3, metric="precomputed").fit(tmp_path, column="v")
+    km = KMedoids(3).fit(tmp_path, column="v")
+    with pytest.raises(UsageError, match="X has 2 features, but KMedoids is expecting 3 features as input"):
+        km.predict(tmp_path, column="w")
+
+
 def test_clone_pickle_names_and_pipelines(blobs: np.ndarray) -> None:
     km = KMedoids(3, metric=cubes, init=np.array([0, 1, 2])).fit(pd.DataFrame(blobs, columns=list("abc")))
     assert km.feature_names_in_.tolist() == ["a", "b", "c"]
@@ -189,7 +268,7 @@ def test_errors_say_what_to_do(blobs: np.ndarray) -> None:
         KMedoids(0).fit(blobs)
     with pytest.raises(UsageError, match=r"k_max == 1, must be an integer of at least 2"):
         KMedoids("auto", k_max=1).fit(blobs)
-    with pytest.raises(UsageError, match=r"n_samples=1 should be >= 2 for n_clusters='auto'"):
+    with pytest.raises(UsageError, match="n_samples=1 should be >= n_clusters=2"):
         KMedoids("auto").fit(blobs[:1])
     with pytest.raises(UsageError, match=r"method 'clarans' is not for a precomputed matrix. Use method='fasterpam'"):
         KMedoids(3, metric="precomputed", method="clarans").fit(cdist(blobs, blobs))
@@ -209,5 +288,9 @@ def test_errors_say_what_to_do(blobs: np.ndarray) -> None:
         KMedoids(1, metric="precomputed").fit([[0.0, 1.0], [2.0, 0.0]])
     with pytest.raises(DataError, match=r"dissimilarities must not be negative, not -1"):
         KMedoids(1, metric="precomputed").fit([[0.0, -1.0], [-1.0, 0.0]])
+    with pytest.raises(UsageError, match=r"n_clusters='auto' is not for method 'clara'"):
+        KMedoids("auto", method="clara").fit(blobs)
+    with pytest.raises(UsageError, match="are for datasets, not for arrays"):
+        KMedoids(3).fit(blobs, column="v")
     with pytest.raises(NotFittedError):
         KMedoids(3).predict(blobs)

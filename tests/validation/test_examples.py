@@ -12,8 +12,11 @@ import pytest
     "module",
     [
         "distclust.algorithms.balanced",
+        "distclust.algorithms.medoid_seeds",
+        "distclust.algorithms.medoids",
         "distclust.estimators.kmeans",
         "distclust.estimators.bisecting",
+        "distclust.estimators.kmedoids",
         "distclust.engines.open",
         "distclust.engines.local",
     ],
