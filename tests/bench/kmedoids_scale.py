@@ -2,8 +2,8 @@
 
 The package has no way to all rows: it solves a sample's matrix (FasterPAM), then rows are assigned to its medoids. The
 route is timed with scikit-learn's distances, for several sample sizes; ours reads the rows from Parquet and writes
-labels, model and manifest. Loss is the sum of Euclidean distances over all rows. `kmedoids` is no dependency: install it
-beside distclust to see its lines.
+labels, model and manifest. Loss is the sum of Euclidean distances over all rows. `kmedoids` is no dependency: install
+it beside distclust to see its lines.
 """
 
 from __future__ import annotations

@@ -12,10 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distclust.config import KMeansJob
+from distclust.config import JOBS, AnyJob
 from distclust.engines.events import Event
-from distclust.workflows.common import Session
+from distclust.workflows.common import JobOutcome, Session
 from distclust.workflows.kmeans import run_kmeans
+from distclust.workflows.kmedoids import run_kmedoids
+
+RUN: dict[str, Callable[..., JobOutcome]] = {"kmeans": run_kmeans, "kmedoids": run_kmedoids}
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,11 @@ class Case:
 
     data: Path
     settings: dict[str, Any]
+    kind: str = "kmeans"
 
-    def job(self, output: Path, **more: Any) -> KMeansJob:
+    def job(self, output: Path, **more: Any) -> AnyJob:
         """Return the job that writes to ``output``."""
-        return KMeansJob(data=str(self.data), output=str(output), **{**self.settings, **more})
+        return JOBS[self.kind](data=str(self.data), output=str(output), **{**self.settings, **more})
 
     def at(self, data: Path) -> Case:
         """Return the same settings on other files."""
@@ -59,9 +63,9 @@ def labels_of(run: Path) -> str:
     return digest.hexdigest()
 
 
-def run_bits(job: KMeansJob, emit: Callable[[Event], None] | None = None) -> Bits:
+def run_bits(job: AnyJob, emit: Callable[[Event], None] | None = None) -> Bits:
     """Run a job and hash what it left."""
-    outcome = run_kmeans(job, Session(emit=emit) if emit else None)
+    outcome = RUN[job.kind](job, Session(emit=emit) if emit else None)
     assert not outcome.already_complete
     return bits_of(Path(job.output))
 

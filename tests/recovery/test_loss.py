@@ -23,19 +23,19 @@ from tests.recovery.cases import Bits, Case, bits_of, run_bits
 WAIT_SECONDS = 240
 
 
-def _events(run: Path) -> list[dict[str, object]]:
+def events_of(run: Path) -> list[dict[str, object]]:
     path = run / "events.jsonl"
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
-def _kill_at(command: list[str], run: Path, iteration: int) -> None:
+def kill_at(command: list[str], run: Path, iteration: int) -> None:
     """Start a run and kill its process with -9 as soon as it has done ``iteration`` passes."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + WAIT_SECONDS
     try:
-        while not any(e["event"] == "IterationEnded" and e["iteration"] == iteration for e in _events(run)):
+        while not any(e["event"] == "IterationEnded" and e["iteration"] == iteration for e in events_of(run)):
             assert process.poll() is None, "the run ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.002)
@@ -46,13 +46,16 @@ def _kill_at(command: list[str], run: Path, iteration: int) -> None:
     assert not (run / "manifest.json").exists()
 
 
-def _command(case: Case, run: Path, *more: str) -> list[str]:
+def command_of(case: Case, run: Path, *more: str) -> list[str]:
     options = [
         word
         for key, value in case.settings.items()
-        for word in ("-k" if key == "k" else f"--{key.replace('_', '-')}", str(value))
+        for word in (
+            "-k" if key == "k" else f"--{key.replace('_', '-')}",
+            ",".join(value) if isinstance(value, tuple) else str(value),
+        )
     ]
-    return [sys.executable, "-m", "distclust.cli.main", "kmeans", str(case.data), *options, "-o", str(run), *more]
+    return [sys.executable, "-m", "distclust.cli.main", case.kind, str(case.data), *options, "-o", str(run), *more]
 
 
 @pytest.mark.parametrize("name", ["minipile", "wide"])
@@ -62,11 +65,11 @@ def test_a_run_killed_twice_and_resumed_gives_the_bits(
     case: Case = request.getfixturevalue(name)
     bits: Bits = request.getfixturevalue(f"{name}_bits")
     run = tmp_path / "out"
-    _kill_at(_command(case, run, "--engine", "local[2]"), run, 2)
-    _kill_at(_command(case, run, "--engine", "local[1]"), run, 4)
-    begun = len(_events(run))
-    subprocess.run(_command(case, run, "--engine", "local[2]"), check=True, capture_output=True)
-    passes = sum(e["event"] == "IterationEnded" for e in _events(run)[begun:])
+    kill_at(command_of(case, run, "--engine", "local[2]"), run, 2)
+    kill_at(command_of(case, run, "--engine", "local[1]"), run, 4)
+    begun = len(events_of(run))
+    subprocess.run(command_of(case, run, "--engine", "local[2]"), check=True, capture_output=True)
+    passes = sum(e["event"] == "IterationEnded" for e in events_of(run)[begun:])
     whole = json.loads((run / "manifest.json").read_text())["summary"]["history"]
     # The pass whose end was the sign to kill may not have been saved yet.
     assert 0 < passes <= len(whole) - 3, "the last run goes on from the second one's checkpoint"
@@ -76,8 +79,9 @@ def test_a_run_killed_twice_and_resumed_gives_the_bits(
 class Killer:
     """Kills one process, chosen when the time comes, shortly after the first full pass: in the middle of the next."""
 
-    def __init__(self, choose: Callable[[], int], *, delay: float) -> None:
+    def __init__(self, choose: Callable[[], int], *, delay: float, stage: str = "lloyd") -> None:
         self._choose = choose
+        self._stage = stage
         self._delay = delay
         self.killed: int | None = None
         self.tasks_after = 0
@@ -85,7 +89,7 @@ class Killer:
     def __call__(self, event: Event) -> None:
         if isinstance(event, TaskEnded) and self.killed is not None:
             self.tasks_after += 1
-        if isinstance(event, IterationEnded) and (event.stage, event.iteration) == ("lloyd", 1):
+        if isinstance(event, IterationEnded) and (event.stage, event.iteration) == (self._stage, 1):
             threading.Timer(self._delay, self._kill).start()
 
     def _kill(self) -> None:
