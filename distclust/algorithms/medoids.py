@@ -46,8 +46,8 @@ of float32 does, also where products have cancelled."""
 CLARANS_RESTARTS = 2
 CLARANS_SHARE = 0.1
 CLARANS_LEAST = 250
-"""FastCLARANS ends after so many candidates in a row that improve nothing: a tenth of the rows, at least 250. Ng and Han
-(1994) draw pairs of medoid and candidate; here a candidate is judged against all k medoids at once."""
+"""FastCLARANS ends after so many candidates in a row that improve nothing: a tenth of the rows, at least 250. Ng and
+Han (1994) draw pairs of medoid and candidate; here a candidate is judged against all k medoids at once."""
 
 _CLARANS_BLOCK = 64
 _STAGE_CLARANS = 4 << 20
