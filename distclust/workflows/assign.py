@@ -30,6 +30,7 @@ from distclust.workflows.common import (
     source_of,
     with_model_columns,
 )
+from distclust.workflows.kmedoids import assign_to_medoids
 
 RUN_KIND = "assign/1"
 BALANCE = "stats/balance.json"
@@ -55,6 +56,8 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
     """
     model = load_model(job.model)
     job = with_model_columns(job, model)
+    if model.kind.startswith("kmedoids"):
+        return assign_to_medoids(job, model, session or Session(), kind=RUN_KIND)
 
     def work(bench: Bench) -> tuple[dict[str, Any], dict[str, str]]:
         precision = model.parameters.get("precision", "float32")
@@ -75,7 +78,7 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
             bench.run.storage.put(BALANCE, encode(report))
             summary = {**label_summary(data, stats), "balance": report}
         else:
-            stats = bench.label(data, centers, _rule(job, model, data, centers), job.top or 0)
+            stats = bench.label(data, centers, None if job.top else _rule(job, model, data, centers), job.top or 0)
             summary = label_summary(data, stats)
         digests = {"centers": model.vectors_digest, "labels": f"{stats.labels_digest:016x}"}
         if job.top is not None:
