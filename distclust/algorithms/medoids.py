@@ -44,10 +44,10 @@ SYMMETRY, SYMMETRY_OF_ALL = 1e-5, 1e-7
 of float32 does, also where products have cancelled."""
 
 CLARANS_RESTARTS = 2
-CLARANS_SHARE = 0.025
+CLARANS_SHARE = 0.1
 CLARANS_LEAST = 250
-"""FastCLARANS ends after so many candidates in a row that improve nothing: 2.5 % of the rows, at least 250. Ng and Han
-(1994) draw pairs of medoid and candidate; here a candidate is judged against all k medoids at once."""
+"""FastCLARANS ends after so many candidates in a row that improve nothing: a tenth of the rows, at least 250. Ng and
+Han (1994) draw pairs of medoid and candidate; here a candidate is judged against all k medoids at once."""
 
 _CLARANS_BLOCK = 64
 _STAGE_CLARANS = 4 << 20
@@ -120,6 +120,8 @@ def dissimilarity_matrix(
     ------
     UsageError
         It does not fit: nothing has been allocated.
+    DataError
+        Dissimilarities overflow, or a user's function gives what `check_matrix` refuses.
     """
     limit = int(usable_memory() * MATRIX_SHARE) if memory is None else memory
     n, item = len(rows), matrix_item(rows)
@@ -129,7 +131,16 @@ def dissimilarity_matrix(
             where=where,
             do="Use method='onebatch' or 'clara', float32 rows, or fewer rows.",
         )
-    return table(measure, rows, rows)
+    matrix = table(measure, rows, rows)
+    if measure.function is not None:
+        check_matrix(matrix, f"metric {measure.function.__name__!r}")
+    elif n and not np.isfinite(matrix.max()):
+        raise DataError(
+            f"dissimilarities overflow {matrix.dtype}.",
+            where=where,
+            do="Scale the columns first (for example to unit variance).",
+        )
+    return matrix
 
 
 def matrix_item(rows: npt.NDArray[Any]) -> int:
@@ -137,12 +148,14 @@ def matrix_item(rows: npt.NDArray[Any]) -> int:
     return 4 if rows.dtype == np.float32 else 8
 
 
-def check_matrix(matrix: Matrix) -> None:
+def check_matrix(matrix: Matrix, what: str = "precomputed matrix") -> None:
     """Refuse a given matrix that is not one of dissimilarities.
 
     Parameters
     ----------
     matrix : float32 or float64 (n, n)
+    what : str
+        Where it comes from, for the error.
 
     Raises
     ------
@@ -152,7 +165,7 @@ def check_matrix(matrix: Matrix) -> None:
     """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise DataError(
-            f"a precomputed matrix must be square, not of shape {matrix.shape}.",
+            f"{what} must be square, not of shape {matrix.shape}.",
             do="Give the dissimilarities of all pairs of rows.",
         )
     n = len(matrix)
@@ -168,19 +181,19 @@ def check_matrix(matrix: Matrix) -> None:
         ):
             if bad.any():
                 i, j = np.argwhere(bad)[0]
-                raise DataError(f"{why}, not {part[i, j]:g}.", where=f"precomputed matrix, row {start + i}, column {j}")
+                raise DataError(f"{why}, not {part[i, j]:g}.", where=f"{what}, row {start + i}, column {j}")
         bad = abs(part - across) > SYMMETRY * np.maximum(part, across) + SYMMETRY_OF_ALL * largest
         if bad.any():
             i, j = np.argwhere(bad)[0]
             raise DataError(
                 f"{part[i, j]:g} is not {across[i, j]:g}, its mirror; the matrix must be symmetric.",
-                where=f"precomputed matrix, row {start + i}, column {j}",
+                where=f"{what}, row {start + i}, column {j}",
                 do="Average it with its transpose, (D + D.T) / 2, if that makes sense.",
             )
     if len(own):
         raise DataError(
             f"a row must be at 0 from itself, not at {matrix[own[0], own[0]]:g}.",
-            where=f"precomputed matrix, row {own[0]}",
+            where=f"{what}, row {own[0]}",
             do="Turn similarities into dissimilarities, for example 1 - S.",
         )
 

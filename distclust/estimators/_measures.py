@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from distclust.data.categories import Encoding
+from distclust.engines.protocol import Engine
 from distclust.errors import DataError, UsageError
 from distclust.estimators._base import BaseEstimator, validate_data
+from distclust.estimators._rows import RowColumns, opened
 from distclust.kernels.dissimilarity import Dissimilarity, dissimilarity
+from distclust.ops.measured import MeasuredData, measure_rows
+from distclust.ops.profile import plan
 
 Rows = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -63,11 +71,7 @@ def measure_of(X: Rows, metric: Metric, parameters: Mapping[str, Any]) -> Dissim
         return dissimilarity(metric)
     low, high = np.fmin.reduce(X), np.fmax.reduce(X)
     ranges = np.where(np.isnan(low), 0.0, high - low)
-    categorical = np.atleast_1d(np.asarray(parameters.get("categorical", ()), dtype=np.int64))
-    wrong = categorical[(categorical < 0) | (categorical >= X.shape[1])]
-    if wrong.size:
-        raise UsageError(f"metric_params: categorical has column {wrong[0]}; X has 0 to {X.shape[1] - 1}.")
-    ranges[categorical] = -1.0
+    ranges[_categorical(X, parameters)] = -1.0
     return dissimilarity("gower", ranges=ranges, weights=parameters.get("weights"))
 
 
@@ -78,6 +82,63 @@ def check_parameters(metric: Metric, parameters: Mapping[str, Any]) -> None:
         if name not in allowed:
             what = f"metric {metric!r}" if isinstance(metric, str) else "a function"
             raise UsageError(f"metric_params has {name!r}; {what} takes {allowed or 'none'}.")
+
+
+@contextmanager
+def measured(
+    X: Any,
+    names: RowColumns,
+    weights: Floats | None,
+    *,
+    what: tuple[Metric, Mapping[str, Any], tuple[Encoding, Floats] | None],
+    where: tuple[Any, str | None, Literal["error", "drop"]],
+) -> Iterator[tuple[Engine, MeasuredData]]:
+    """Open an engine and rows under a measure.
+
+    Parameters
+    ----------
+    X : array that `valid_rows` gave, or dataset
+    names : RowColumns
+    weights : (n,) float64, optional
+        For arrays.
+    what : tuple
+        Metric, its parameters, and for ``gower`` the encoding and ranges of a fit.
+    where : tuple
+        Engine, staging directory, ``on_bad_rows``.
+    """
+    (metric, parameters, known), (engine, staging, on_bad_rows) = what, where
+    if metric == "precomputed":
+        raise UsageError("metric 'precomputed' takes an array in memory.")
+    categorical: tuple[str, ...] | None = None
+    if metric == "gower":
+        if parameters.get("weights") is not None:
+            raise UsageError(
+                "metric_params: weights of columns are for methods that keep all rows in memory.",
+                do="Give an array, and method='fasterpam' or 'clarans'.",
+            )
+        if isinstance(X, np.ndarray):
+            (X, names), weights, categorical = _table_of(X, parameters, weights), None, ()
+        else:
+            categorical = tuple(np.atleast_1d(parameters.get("categorical", ())).tolist())
+    elif isinstance(X, np.ndarray):
+        X = compared(X)
+    with opened(X, engine, names, weights=weights, staging=staging, categorical=categorical) as (opened_engine, source):
+        refs = plan(opened_engine, source)
+        yield (
+            opened_engine,
+            measure_rows(opened_engine, source, refs, metric=metric, on_bad_rows=on_bad_rows, known=known),
+        )
+
+
+def _table_of(X: Rows, parameters: Mapping[str, Any], weights: Floats | None) -> tuple[pa.Table, RowColumns]:
+    """Return rows of numbers and codes as a table for an engine, and which columns it has; NaN becomes null."""
+    names = [f"x{i}" for i in range(X.shape[1])]
+    columns = {name: pa.array(X[:, i], from_pandas=True) for i, name in enumerate(names)}
+    for i in _categorical(X, parameters):
+        columns[names[i]] = pc.cast(columns[names[i]], pa.string())
+    if weights is not None:
+        columns["weight"] = pa.array(weights)
+    return pa.table(columns), RowColumns(columns=names, weight_column=None if weights is None else "weight")
 
 
 def compared(rows: Rows) -> Rows:
@@ -94,6 +155,14 @@ def doubles(rows: Rows) -> Rows:
 def total(values: Floats) -> float:
     """Return the sum, one after the other: numpy's own sum chooses its order by shape and machine."""
     return float(np.cumsum(values)[-1])
+
+
+def _categorical(X: Rows, parameters: Mapping[str, Any]) -> npt.NDArray[np.int64]:
+    columns = np.atleast_1d(np.asarray(parameters.get("categorical", ()), dtype=np.int64))
+    wrong = columns[(columns < 0) | (columns >= X.shape[1])]
+    if wrong.size:
+        raise UsageError(f"metric_params: categorical has column {wrong[0]}; X has 0 to {X.shape[1] - 1}.")
+    return columns
 
 
 def _check_places(rows: Rows) -> None:

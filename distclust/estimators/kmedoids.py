@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from typing import Any, Literal, Self
 
@@ -38,14 +38,21 @@ from distclust.estimators._base import (
     check_is_fitted,
     seed_of,
 )
-from distclust.estimators._measures import check_parameters, compared, doubles, measure_of, total, valid_rows
-from distclust.estimators._rows import RowColumns, is_dataset, is_frame, opened
+from distclust.estimators._measures import (
+    check_parameters,
+    compared,
+    doubles,
+    measure_of,
+    measured,
+    total,
+    valid_rows,
+)
+from distclust.estimators._rows import RowColumns, is_dataset, is_frame
 from distclust.kernels.dissimilarity import METRICS, Dissimilarity, nearest_two, table
 from distclust.kernels.medoids import silhouette_sum
 from distclust.ops.assign import predict
-from distclust.ops.measured import MeasuredData, as_measured, measure_rows
+from distclust.ops.measured import MeasuredData, as_measured
 from distclust.ops.medoids import MedoidSet, distances_to_medoids, score_sets
-from distclust.ops.profile import plan
 
 Rows = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -195,7 +202,8 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         names = RowColumns(column, columns, id_column, weight_column)
         self.k_scores_: tuple[KChoice, ...] = ()
         self._known: tuple[Encoding, Floats] | None = None
-        if self._is_dataset(X):
+        self._of_dataset = self._is_dataset(X)
+        if self._of_dataset:
             if sample_weight is not None:
                 raise UsageError("sample_weight is for rows in memory.", do="Name the dataset's weight_column.")
             return self._fit_over_engine(X, names, None)
@@ -227,7 +235,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         """
         check_is_fitted(self)
         names = RowColumns(column, columns)
-        if self._is_dataset(X):
+        if self._reads_dataset(X):
             with self._measured(X, names) as (engine, data):
                 return predict(engine, data.pinned, self._medoids(data))
         return self._nearest(self._rows(X, names, reset=False))[0]
@@ -246,7 +254,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         """
         check_is_fitted(self)
         names = RowColumns(column, columns)
-        if self._is_dataset(X):
+        if self._reads_dataset(X):
             with self._measured(X, names) as (engine, data):
                 return distances_to_medoids(engine, data.pinned, self._medoids(data))
         X = self._rows(X, names, reset=False)
@@ -265,7 +273,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         """Return minus the inertia of rows under the fitted medoids; parameters as for `fit`."""
         check_is_fitted(self)
         names = RowColumns(column, columns, weight_column=weight_column)
-        if self._is_dataset(X):
+        if self._reads_dataset(X):
             with self._measured(X, names) as (engine, data):
                 return -score_sets(engine, data, [self._medoids(data)])[0].loss
         X = self._rows(X, names, reset=False)
@@ -306,11 +314,21 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         check_parameters(self.metric, self.metric_params or {})
         if self.method in ("clarans", "clara", "onebatch") and self.metric == "precomputed":
             raise UsageError(f"method {self.method!r} is not for a precomputed matrix.", do="Use method='fasterpam'.")
-        if self.method not in ("auto", "fasterpam") and self.n_clusters == "auto":
+        if self.method in ("fastpam1", "pam", "clarans") and self.n_clusters == "auto":
             raise UsageError(f"n_clusters='auto' is not for method {self.method!r}.", do="Use method='fasterpam'.")
 
     def _is_dataset(self, X: Any) -> bool:
         return is_dataset(X) or (self.metric == "gower" and is_frame(X))
+
+    def _reads_dataset(self, X: Any) -> bool:
+        found = self._is_dataset(X)
+        if self.metric == "gower" and found != self._of_dataset:
+            raise UsageError(
+                f"the medoids were found on {'a table' if self._of_dataset else 'an array'}, whose categories "
+                f"{'an array' if self._of_dataset else 'a table'} does not have.",
+                do="Give rows as to fit.",
+            )
+        return found
 
     def _rows(self, X: Any, names: RowColumns, *, reset: bool) -> Rows:
         if names != RowColumns():
@@ -318,11 +336,10 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         return valid_rows(self, X, self.metric, reset=reset)
 
     def _wants_engine(self, X: Rows) -> bool:
-        """Tell whether rows in memory go to an engine: no method that needs none, and no matrix that fits."""
-        if self.metric in ("precomputed", "gower") or self.n_clusters == "auto":
+        """Tell whether rows in memory go to an engine: by the method, or because their matrix is too large."""
+        if self.metric == "precomputed" or self.method not in ("auto", "clara", "onebatch"):
             return False
-        fits = len(X) ** 2 * matrix_item(X) <= self.matrix_bytes
-        return self.method in ("clara", "onebatch") or (self.method == "auto" and not fits)
+        return self.method != "auto" or len(X) ** 2 * matrix_item(X) > self.matrix_bytes
 
     def _fit_in_memory(self, X: Rows, weights: Floats | None) -> Self:
         if self.metric == "precomputed":
@@ -386,7 +403,7 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
             seed=seed_of(self.random_state),
         )
         in_memory = isinstance(X, np.ndarray)
-        with self._measured(compared(X) if in_memory else X, names, weights) as (engine, data):
+        with self._measured(X, names, weights) as (engine, data):
             result = fit_kmedoids(engine, data, config)
             self.labels_ = predict(engine, data.pinned, result.medoids)
             self._measure = data.measure
@@ -402,30 +419,16 @@ class KMedoids(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, 
         self.k_scores_ = tuple(sorted(result.choices, key=lambda choice: -choice.k))
         return self
 
-    @contextmanager
     def _measured(
         self, X: Any, names: RowColumns, weights: Floats | None = None
-    ) -> Iterator[tuple[Engine, MeasuredData]]:
-        """Open an engine and rows under the measure, that of the fit if there was one."""
-        if self.metric == "precomputed":
-            raise UsageError("metric 'precomputed' takes an array in memory.")
-        mixed = self.metric == "gower"
-        categorical = tuple((self.metric_params or {}).get("categorical", ())) if mixed else None
-        with opened(X, self.engine, names, weights=weights, staging=self.staging, categorical=categorical) as (
-            engine,
-            source,
-        ):
-            yield (
-                engine,
-                measure_rows(
-                    engine,
-                    source,
-                    plan(engine, source),
-                    metric=self.metric,
-                    on_bad_rows=self.on_bad_rows,
-                    known=self._known,
-                ),
-            )
+    ) -> AbstractContextManager[tuple[Engine, MeasuredData]]:
+        return measured(
+            X,
+            names,
+            weights,
+            what=(self.metric, self.metric_params or {}, self._known),
+            where=(self.engine, self.staging, self.on_bad_rows),
+        )
 
     def _medoids(self, data: MeasuredData) -> MedoidSet:
         rows = compared(self.cluster_centers_)

@@ -189,6 +189,25 @@ def test_a_matrix_that_does_not_fit_is_refused_before_it_is_made() -> None:
         dissimilarity_matrix(dissimilarity("euclidean"), rows[:129], memory=1 << 17)
 
 
+def test_dissimilarities_that_cannot_be_used_are_refused() -> None:
+    rows = np.array([[1e20, 0.0], [0.0, 0.0]], np.float32)
+    with pytest.raises(DataError, match=r"X: dissimilarities overflow float32. Scale the columns first"):
+        dissimilarity_matrix(dissimilarity("sqeuclidean"), rows)
+    assert np.isfinite(dissimilarity_matrix(dissimilarity("sqeuclidean"), rows.astype(float))).all()
+    with pytest.raises(DataError, match=r"metric 'difference', row 0, column 1: dissimilarities must not be negative"):
+        dissimilarity_matrix(dissimilarity(difference), np.array([[0.0], [1.0]]))
+    with pytest.raises(DataError, match=r"metric 'rise', row 0, column 1: 0 is not 1, its mirror"):
+        dissimilarity_matrix(dissimilarity(rise), np.array([[0.0], [1.0]]))
+
+
+def difference(x, y):  # type: ignore[no-untyped-def]
+    return x[0] - y[0]
+
+
+def rise(x, y):  # type: ignore[no-untyped-def]
+    return max(x[0] - y[0], 0.0)
+
+
 def test_matrices_that_are_none_of_dissimilarities_are_refused() -> None:
     check_matrix(FIVE)
     check_matrix(np.zeros((0, 0)))

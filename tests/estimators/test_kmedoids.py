@@ -148,6 +148,9 @@ def test_the_number_of_clusters_is_chosen(blobs: np.ndarray) -> None:
     assert km.silhouette_ == pytest.approx(max(score.silhouette for score in km.k_scores_))
     assert km.transform(blobs).shape == (180, 3)
     assert KMedoids(3).fit(blobs).k_scores_ == ()
+    small = KMedoids("auto", k_max=12, matrix_bytes=1000, random_state=0).fit(blobs)
+    assert len(small.medoid_indices_) == 3
+    assert [score.k for score in small.k_scores_] == list(range(12, 1, -1))
 
 
 def test_first_medoids_may_be_given(blobs: np.ndarray) -> None:
@@ -158,16 +161,21 @@ def test_first_medoids_may_be_given(blobs: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("method", ["clara", "onebatch", "auto"])
-@pytest.mark.parametrize("metric", ["euclidean", "jaccard"])
+@pytest.mark.parametrize("metric", ["euclidean", "jaccard", "gower"])
 def test_methods_of_engines_on_arrays(method: Any, metric: str) -> None:
     rng = np.random.default_rng(0)
     X: Any = np.concatenate([rng.normal(m, 0.5, (200, 3)) for m in (-6, -1, 4)])
     if metric == "jaccard":
         X = (rng.random((3, 40)) < 0.4)[np.repeat([0, 1, 2], 200)] ^ (rng.random((600, 40)) < 0.03)
     weights = rng.integers(1, 3, 600).astype(float)
-    km = KMedoids(3, metric=metric, method=method, matrix_bytes=1000, random_state=0, engine="local[2]")
+    parameters = None
+    if metric == "gower":
+        X = np.column_stack([X, np.repeat([7.0, 12.0, np.nan], 200)])
+        parameters = {"categorical": 3}
+    how: Any = {"metric": metric, "metric_params": parameters}
+    km = KMedoids(3, method=method, matrix_bytes=1000, random_state=0, engine="local[2]", **how)
     km.fit(X, sample_weight=weights)
-    assert km.inertia_ <= 1.05 * KMedoids(3, metric=metric).fit(X, sample_weight=weights).inertia_
+    assert km.inertia_ <= 1.05 * KMedoids(3, **how).fit(X, sample_weight=weights).inertia_
     np.testing.assert_array_equal(km.predict(X), km.labels_)
     assert km.score(X, sample_weight=weights) == pytest.approx(-km.inertia_)
     np.testing.assert_array_equal(X[km.medoid_indices_], km.cluster_centers_)
@@ -217,6 +225,12 @@ def test_a_frame_of_numbers_and_texts(kind: str) -> None:
     np.testing.assert_array_equal(some, km.labels_[:60])  # ranges and categories are those of the fit
     again = pickle.loads(pickle.dumps(km))
     np.testing.assert_array_equal(again.predict(X), km.labels_)
+    with pytest.raises(UsageError, match=r"found on a table, whose categories an array does not have. Give rows as to"):
+        km.predict(np.zeros((3, 3)))
+    with pytest.raises(UsageError, match=r"found on an array, whose categories a table does not have"):
+        KMedoids(1, metric="gower").fit(np.zeros((3, 3))).predict(X)
+    with pytest.raises(UsageError, match=r"weights of columns are for methods that keep all rows in memory. Give an"):
+        KMedoids(3, metric="gower", metric_params={"weights": [1, 2, 3]}).fit(X)
 
 
 def test_datasets_refuse_what_is_for_arrays(blobs: np.ndarray, tmp_path: Path) -> None:
@@ -288,8 +302,10 @@ def test_errors_say_what_to_do(blobs: np.ndarray) -> None:
         KMedoids(1, metric="precomputed").fit([[0.0, 1.0], [2.0, 0.0]])
     with pytest.raises(DataError, match=r"dissimilarities must not be negative, not -1"):
         KMedoids(1, metric="precomputed").fit([[0.0, -1.0], [-1.0, 0.0]])
-    with pytest.raises(UsageError, match=r"n_clusters='auto' is not for method 'clara'"):
-        KMedoids("auto", method="clara").fit(blobs)
+    with pytest.raises(UsageError, match=r"n_clusters='auto' is not for method 'pam'. Use method='fasterpam'"):
+        KMedoids("auto", method="pam").fit(blobs)
+    with pytest.raises(UsageError, match=r"weights of columns are for methods that keep all rows in memory"):
+        KMedoids(3, metric="gower", method="clara", metric_params={"weights": [1, 2, 3]}).fit(blobs)
     with pytest.raises(UsageError, match="are for datasets, not for arrays"):
         KMedoids(3).fit(blobs, column="v")
     with pytest.raises(NotFittedError):
