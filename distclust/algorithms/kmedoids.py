@@ -13,14 +13,13 @@ from distclust.algorithms.kmeans import Checkpointed
 from distclust.algorithms.kmedoids_config import KMedoidsConfig
 from distclust.algorithms.lloyd import Iteration, history_from_json, history_to_json
 from distclust.algorithms.medoid_choice import KChoice, choose_n_clusters
-from distclust.algorithms.medoid_samples import Solution, clara_sets, part_of, sample_loss, solve
-from distclust.algorithms.medoids import solve_matrix
-from distclust.algorithms.onebatch import BatchState, Medoids, batch_weights, both, central_pass, swap_pass
+from distclust.algorithms.medoid_samples import Solution, clara_sets, part_of, sample_loss, solve, solve_all
+from distclust.algorithms.onebatch import BatchState, Medoids, batch_weights, central_pass, swap_pass
 from distclust.artifacts.checkpoint import Checkpoints
 from distclust.engines.events import IterationEnded, StageEnded, StageStarted
 from distclust.engines.protocol import Engine
+from distclust.engines.sampled import ALL_ROWS, SampledEngine
 from distclust.errors import CancelledError, DataError, UsageError
-from distclust.kernels.dissimilarity import table
 from distclust.ops.measured import MeasuredData, as_measured
 from distclust.ops.medoids import MedoidSet, SetScore, score_sets
 from distclust.ops.sample import draw_uniform
@@ -29,13 +28,21 @@ from distclust.stats.extremes import KeyedRows
 Rows = npt.NDArray[np.floating]
 Floats = npt.NDArray[np.float64]
 
-SAMPLE_ROWS = 1 << 16
+SAMPLE_ROWS = 1 << 15
 SAMPLE_VALUES = 1 << 22
 """The driver holds, and sends to every task, a sample of so many rows and values at most, more where the batch or the
 samples of CLARA need more."""
 
 FIRST_CANDIDATES = 1 << 14
-"""Rows of the sample among which the first medoids of the batch are sought, before all rows are."""
+"""Rows of the sample among which the first medoids of the batch are sought."""
+
+CANDIDATES = 1 << 17
+GROWTH = 4
+"""The first swap pass looks at so many rows as candidates, every further one at four times as many, up to all: as long
+as a pass gains enough, more candidates do."""
+
+LOSS_MARGIN = 0.02
+"""Sets that are worse than the best by more than this on the drawn rows are not scored on all: they cannot win."""
 
 CENTRAL_PASSES = 4
 
@@ -150,7 +157,7 @@ def fit_kmedoids(
     sample = _draw(engine, data, config, n if method == "fasterpam" else _sample_rows(data, config, k))
     progress = _Progress()
     if method == "fasterpam":
-        found.append((method, _solve_all(data, sample.in_id_order(), config, k)))
+        found.append((method, solve_all(data, sample.in_id_order(), config, k)))
     if method in ("clara", "auto"):
         found += [("clara", solution) for solution in clara_sets(data.measure, sample, config, k)]
     if method in ("onebatch", "auto"):
@@ -161,6 +168,8 @@ def fit_kmedoids(
         if progress.central is not None:
             found.append(("onebatch, central", Solution(progress.central, progress.n_swaps)))
     engine.options.emit(StageEnded(stage="medoids", seconds=time.perf_counter() - started))
+    if method != "fasterpam":
+        found = _promising(data, sample, found)
     return replace(_best(engine, data, found, progress.history), choices=choices)
 
 
@@ -178,23 +187,6 @@ def _choose(
         record = {"choices": [vars(one) for one in choices]}
         checkpoints.save(0, record, {"rows": medoids.rows, "ids": medoids.row_ids})
     return choices, medoids
-
-
-def _solve_all(data: MeasuredData, rows: KeyedRows, config: KMedoidsConfig, k: int) -> Solution:
-    """Solve all rows by their matrix; those of weight 0 do not count, and do not become medoids."""
-    counted = np.flatnonzero(rows.weights)
-    if len(counted) < k:
-        raise DataError(
-            f"{len(counted)} rows have a weight above 0, {k} clusters were asked for.",
-            where=data.source.describe_place(),
-            do=f"Ask for at most {len(counted)} clusters.",
-        )
-    own = np.ascontiguousarray(rows.rows[counted])
-    matrix = table(data.measure, *both(data.measure, own, own))
-    weights = None if data.view.columns.weight is None else rows.weights[counted]
-    solution = solve_matrix(matrix, k, weights=weights, max_iter=config.max_iter, seed=config.seed)
-    at = solution.medoids
-    return Solution(Medoids(own[at], rows.row_ids[counted][at]), solution.n_swaps)
 
 
 def _method(data: MeasuredData, config: KMedoidsConfig) -> str:
@@ -217,6 +209,13 @@ def _sample_rows(data: MeasuredData, config: KMedoidsConfig, k: int) -> int:
 
 def _draw(engine: Engine, data: MeasuredData, config: KMedoidsConfig, rows: int) -> KeyedRows:
     return draw_uniform(engine, data.pinned, rows, seed=config.seed, stage=_STAGE_SAMPLE)
+
+
+def _promising(data: MeasuredData, sample: KeyedRows, found: list[tuple[str, Solution]]) -> list[tuple[str, Solution]]:
+    """Leave out sets that the drawn rows show to be far from the best."""
+    losses = [sample_loss(data.measure, sample.rows, sample.weights, solution.medoids) for _, solution in found]
+    most = (1 + LOSS_MARGIN) * min(losses)
+    return [one for one, loss in zip(found, losses, strict=True) if loss <= most]
 
 
 def _best(
@@ -253,6 +252,7 @@ class _Progress:
     central: Medoids | None = None
     n_swaps: int = 0
     history: tuple[Iteration, ...] = ()
+    candidates: int = CANDIDATES
     swapping: bool = True
     finished: bool = False
 
@@ -290,15 +290,20 @@ def _swap(engine: Engine, data: MeasuredData, config: KMedoidsConfig, batch: Row
     assert progress.swapped is not None
     state = BatchState(data.measure, batch, progress.weights, progress.swapped)
     before = state.loss
-    swaps = swap_pass(engine, data, state)
+    whole = progress.candidates >= data.n_rows
+    limit = ALL_ROWS if whole else ALL_ROWS * progress.candidates // data.n_rows
+    swaps = swap_pass(engine if whole else SampledEngine(engine, limit), data, state)
     passes = len(progress.history) + 1
-    done = swaps == 0 or before - state.loss <= config.rtol * before or passes >= config.max_iter
-    entry = _entry(engine, data, "swap", passes, state.loss, swaps, started)
+    little = swaps == 0 or before - state.loss <= config.rtol * before
+    done = (little and (whole or config.rtol > 0)) or passes >= config.max_iter
+    rows = min(progress.candidates, data.n_rows)
+    entry = _entry(engine, "swap", Iteration(passes, state.loss, 0.0, swaps, 0, time.perf_counter() - started, rows))
     return replace(
         progress,
         swapped=state.medoids,
         n_swaps=progress.n_swaps + swaps,
         history=(*progress.history, entry),
+        candidates=data.n_rows if little else GROWTH * progress.candidates,
         swapping=not done,
     )
 
@@ -314,7 +319,9 @@ def _centre(
     moved, count = central_pass(engine, data, present, sample.rows, sample.weights)
     loss = scale * sample_loss(data.measure, sample.rows, sample.weights, moved)
     passes = sum(entry.reassigned for entry in progress.history) + 1
-    entry = _entry(engine, data, "centre", len(progress.history) + 1, loss, count, started)
+    number, seconds = len(progress.history) + 1, time.perf_counter() - started
+    # A pass for central rows counts as one that reassigned.
+    entry = _entry(engine, "centre", Iteration(number, loss, 0.0, count, 1, seconds, data.n_rows))
     return replace(
         progress,
         central=moved if loss < before else progress.central,
@@ -329,12 +336,7 @@ def _mass(data: MeasuredData, sample: KeyedRows) -> float:
     return float(np.cumsum(sample.weights)[-1]) * (data.n_rows / len(sample.row_ids))
 
 
-def _entry(
-    engine: Engine, data: MeasuredData, stage: str, number: int, loss: float, changed: int, started: float
-) -> Iteration:
-    seconds = time.perf_counter() - started
-    # A pass for central rows counts as one that reassigned.
-    entry = Iteration(number, loss, 0.0, changed, int(stage == "centre"), seconds, data.n_rows)
+def _entry(engine: Engine, stage: str, entry: Iteration) -> Iteration:
     engine.options.emit(IterationEnded(stage=stage, **vars(entry)))
     return entry
 
@@ -364,6 +366,7 @@ class _Saver:
         record = {
             "n_swaps": progress.n_swaps,
             "history": history_to_json(progress.history),
+            "candidates": progress.candidates,
             "swapping": progress.swapping,
             "finished": progress.finished,
         }
@@ -386,6 +389,7 @@ class _Saver:
             medoids("central"),
             found.state["n_swaps"],
             history_from_json(found.state["history"]),
+            found.state["candidates"],
             found.state["swapping"],
             found.state["finished"],
         )

@@ -38,9 +38,10 @@ class KMedoidsConfig:
         swaps over all rows, judged on a batch of columns. ``auto`` is ``fasterpam`` where the matrix fits
         ``matrix_bytes``, else ``onebatch`` and ``clara``, the better one by the loss over all rows.
     max_iter : int, default=20
-        Most swap passes over the rows.
-    rtol : float, default=1e-3
-        Swapping ends when a pass lowers the loss on the batch by less than this share; 0 goes on until no swap pays.
+        Most swap passes over the rows; of ``fasterpam``, over the candidates.
+    rtol : float, default=5e-3
+        Passes end when one lowers the loss, on the batch or the sample, by less than this share; 0 goes on until no
+        swap pays. A batch of two thousand columns does not tell smaller gains from chance.
     n_samples : int, default=5
         Samples of ``clara``.
     sample_size : int, optional
@@ -59,7 +60,7 @@ class KMedoidsConfig:
     metric: str | Callable[..., Any] = "euclidean"
     method: Method = "auto"
     max_iter: int = 20
-    rtol: float = 1e-3
+    rtol: float = 5e-3
     n_samples: int = CLARA_SAMPLES
     sample_size: int | None = None
     batch_size: int | None = None

@@ -16,13 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 from distclust.algorithms.kmedoids_config import KMedoidsConfig
+from distclust.algorithms.medoids import solve_matrix
 from distclust.algorithms.onebatch import Medoids, both, swap_until_none_pays
+from distclust.errors import DataError
 from distclust.kernels.dissimilarity import Dissimilarity, nearest_two, table
 from distclust.kernels.medoids import medoid_state
+from distclust.ops.measured import MeasuredData
 from distclust.stats.extremes import KeyedRows
 
 Rows = npt.NDArray[np.floating]
 Floats = npt.NDArray[np.float64]
+
+LARGEST_SAMPLE = 8192
+"""Most rows of a sample of CLARA, where there are not more clusters: with thousands of them, 80 + 4 k rows are too many
+for a matrix."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,37 @@ def solve(measure: Dissimilarity, candidates: Medoids, columns: Rows, weights: F
     return Solution(Medoids(np.concatenate([candidates.rows, start.rows])[at], state.medoids.copy()), swaps)
 
 
+def solve_all(data: MeasuredData, rows: KeyedRows, config: KMedoidsConfig, k: int) -> Solution:
+    """Solve all rows by their matrix; those of weight 0 do not count, and do not become medoids.
+
+    Parameters
+    ----------
+    data : MeasuredData
+    rows : KeyedRows
+        All good rows, in id order.
+    config : KMedoidsConfig
+    k : int
+
+    Raises
+    ------
+    DataError
+        Fewer rows of positive weight than clusters.
+    """
+    counted = np.flatnonzero(rows.weights)
+    if len(counted) < k:
+        raise DataError(
+            f"{len(counted)} rows have a weight above 0, {k} clusters were asked for.",
+            where=data.source.describe_place(),
+            do=f"Ask for at most {len(counted)} clusters.",
+        )
+    own = np.ascontiguousarray(rows.rows[counted])
+    matrix = table(data.measure, *both(data.measure, own, own))
+    weights = None if data.view.columns.weight is None else rows.weights[counted]
+    solution = solve_matrix(matrix, k, weights=weights, max_iter=config.max_iter, seed=config.seed)
+    at = solution.medoids
+    return Solution(Medoids(own[at], rows.row_ids[counted][at]), solution.n_swaps)
+
+
 def part_of(rows: KeyedRows, start: int, stop: int) -> Medoids:
     """Return some consecutive rows of a draw."""
     return Medoids(rows.rows[start:stop], rows.row_ids[start:stop])
@@ -77,7 +115,7 @@ def clara_sets(measure: Dissimilarity, sample: KeyedRows, config: KMedoidsConfig
     config : KMedoidsConfig
     k : int
     """
-    size = min(config.sample_rows(k), len(sample.row_ids))
+    size = min(config.sample_rows(k), max(LARGEST_SAMPLE, k + 1), len(sample.row_ids))
     best: Medoids | None = None
     lowest = np.inf
     found: list[Solution] = []

@@ -229,7 +229,8 @@ class CentralStep:
 
     def __call__(self, block: Block, value: CentralValue, context: StepContext) -> BestRows:
         """Look for central rows in a block."""
-        labels, _ = value.medoids.nearest(block, context)
+        measure = value.medoids.measure
+        labels, _, _, _ = nearest_two(measure, *both(measure, block.x, value.medoids.rows))
         order = np.argsort(labels, kind="stable")
         ends = np.cumsum(np.bincount(labels, minlength=len(value.medoids)))
         found: list[tuple[int, float, int]] = []

@@ -85,7 +85,7 @@ class Footprint:
     peaks : list of float
         Peak resident MB of each python process, the largest first.
     wall, cpu : float
-        Seconds; of all processes that have ended, the JVM of Spark included.
+        Seconds; processor time of the processes that were waited for: what a JVM or a daemon started may be missing.
     """
 
     peaks: list[float]

@@ -96,9 +96,11 @@ def negative_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 def test_a_function_is_a_metric() -> None:
     X = rows_for("euclidean")
-    with LocalEngine(2) as engine:
+    with LocalEngine(2) as engine, HostileEngine(6) as hostile:
         data = measured(engine, X, [150, 150], metric=scaled_distance)
         (score,) = score_sets(engine, data, [MedoidSet(X[:4], data.measure)])
+        pickled = measured(hostile, X, [40, 150, 110], metric=scaled_distance)
+        assert score_sets(hostile, pickled, [MedoidSet(X[:4], pickled.measure)]) == [score]
         bad = measured(engine, X, metric=negative_distance)
         with pytest.raises(UsageError, match="returned a value that is negative or not finite"):
             score_sets(engine, bad, [MedoidSet(X[:4], bad.measure)])
