@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distclust.kernels._arguments import read_argument
+from distclust.kernels._bytes import first_floor, make_first_bytes
 from distclust.kernels._emit import address
 from distclust.kernels._jit import jit, once
 from distclust.kernels._machine import machine
@@ -142,14 +143,45 @@ def assign_labels(x: np.ndarray, packed: PackedCenters, screened: ScreenedCenter
     if screened is None:
         return assign_nearest(x, packed)[0]
     x = read_argument(x, "x", "float32", (None, packed.n_dims))
-    labels, unsure = _screen(x, screened)
+    nothing = np.empty((0, 0), np.uint8), np.empty((0, 0)), 0.0
+    return screen_rows(x, packed, screened, *nothing)
+
+
+def screen_rows(
+    x: np.ndarray,
+    packed: PackedCenters,
+    centers: ScreenedCenters,
+    levels: npt.NDArray[np.uint8],
+    known: npt.NDArray[np.float64],
+    per_length: float,
+) -> npt.NDArray[np.int32]:
+    """Do the work of `assign_labels`, and keep what the screen found as bounds where there is room for them.
+
+    Parameters
+    ----------
+    x, packed, centers
+        See `assign_labels`.
+    levels : uint8 [n, w] or [0, 0]
+        See `distclust.kernels.bounded.Bounds`.
+    known : float64 [n, 3] or [0, 0]
+        Takes floor and squared length of each row.
+    per_length : float
+        Levels of a unit of length.
+    """
+    labels, unsure = _screen(x, centers, levels, known, per_length)
     for at in range(0, len(unsure), _UNSURE_ROWS):
         chosen = unsure[at : at + _UNSURE_ROWS]
         labels[chosen] = assign_nearest(np.ascontiguousarray(x[chosen]), packed)[0]
     return labels
 
 
-def _screen(x: np.ndarray, centers: ScreenedCenters) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+def _screen(
+    x: np.ndarray,
+    centers: ScreenedCenters,
+    levels: npt.NDArray[np.uint8],
+    known: npt.NDArray[np.float64],
+    per_length: float,
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Return labels, and the rows whose label is not known."""
     n = len(x)
     labels = np.empty(n, np.int32)
@@ -178,6 +210,9 @@ def _screen(x: np.ndarray, centers: ScreenedCenters) -> tuple[npt.NDArray[np.int
         found,
         labels,
         unsure,
+        levels,
+        known,
+        per_length,
     )
     return labels, np.flatnonzero(unsure)
 
@@ -187,6 +222,7 @@ def _screen_kernel() -> Any:
     screen_tile = make_screen_tile(_ROWS, _VECTORS)
     row_sqdist = make_row_sqdist("float32")
     row_sqnorm = make_row_sqnorm("float32")
+    first_bytes = make_first_bytes("float32")
 
     @jit(name="screen")
     def screen(
@@ -206,6 +242,9 @@ def _screen_kernel() -> Any:
         found,
         labels,
         unsure,
+        levels,
+        known,
+        per_length,
     ):
         n, d = x.shape
         n_panels, quads = panels.shape[0], panels.shape[1]
@@ -214,7 +253,7 @@ def _screen_kernel() -> Any:
         steps_at, norms_at, lengths_at = address(steps), address(norms), address(lengths)
         quick_at, bounds_at, least_at, found_at = address(quick), address(bounds), address(least), address(found)
         turns_at, sums_at = address(row_floats), address(row_sums)
-        slacks_at = turns_at + block * 4
+        slacks_at, levels_at = turns_at + block * 4, address(levels)
         stride = quick.shape[1]
         panel_bytes = quads * QUAD * _WIDTH
         # Room for the rounding of a float32 score (d products and sums), and of the bounds themselves.
@@ -262,12 +301,23 @@ def _screen_kernel() -> Any:
                         least_at + r * CANDIDATE_LANES * 4,
                     )
             for r in range(rows):
-                if unsure[start + r]:
-                    continue
                 limit = least[r, 0]
                 for lane in range(1, least.shape[1]):
                     limit = min(limit, least[r, lane])
                 room = np.float64(row_floats[2, r])
+                if levels.shape[0] > 0:
+                    square = row_sqnorm(x_at + (start + r) * d * 4, d)
+                    lower = np.float32(square * (1 - 2.0**-20) - room * (1 + 2.0**-20))
+                    if unsure[start + r]:
+                        lower = np.float32(-np.inf)
+                    floor = np.float32(first_floor(square + limit, per_length))
+                    known[start + r, 0], known[start + r, 1] = floor, square
+                    first_bytes(
+                        bounds_at + r * width * 4, norms_at, min(width, levels.shape[1]), lower, np.float32(0.0), floor,
+                        np.float32(per_length), levels_at + (start + r) * levels.shape[1],
+                    )  # fmt: skip
+                if unsure[start + r]:
+                    continue
                 count = list_below(bounds_at + r * width * 4, width, np.float32(limit + 2.0 * room), found_at)
                 if count == 1:
                     labels[start + r] = found[0]
