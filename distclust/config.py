@@ -28,7 +28,8 @@ from pydantic_core import PydanticCustomError
 
 from distclust.algorithms.balanced_config import BalancedConfig
 from distclust.algorithms.bisecting_config import BisectingConfig, Strategy, TreeLabels
-from distclust.algorithms.kmeans_config import KMeansConfig
+from distclust.algorithms.kmeans_config import KMeansConfig, StrategyName
+from distclust.algorithms.kmedoids_config import KMedoidsConfig, Method
 from distclust.errors import UsageError, nearest_name
 
 J = TypeVar("J", bound=BaseModel)
@@ -105,6 +106,29 @@ def _without_draws(value: str | None, info: ValidationInfo) -> str | None:
 def _needed_without_start(value: int | None, info: ValidationInfo) -> int | None:
     if value is None and info.data.get("warm_start") is None:
         raise PydanticCustomError("missing", "Field required")
+    return value
+
+
+def _as_k(value: object) -> object:
+    """Turn ``"20"`` into a number; ``"auto"`` stays."""
+    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    if number != "auto" and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+        raise ValueError("an integer of at least 1, or 'auto', is needed")
+    return number
+
+
+def _as_metric(value: object) -> object:
+    if isinstance(value, str) and not value.isidentifier():
+        raise ValueError(
+            "a function is a metric in Python only (KMedoids(metric=function)): a job loads no code that its file or "
+            "its command line names"
+        )
+    return value
+
+
+def _with_gower(value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    if value and info.data.get("metric", "gower") != "gower":
+        raise ValueError("it is for metric 'gower' only; add --metric gower (metric = \"gower\")")
     return value
 
 
@@ -216,12 +240,16 @@ class KMeansJob(LloydJob):
         description="Number of clusters; with a warm start, that of its centres.",
     )
 
+    strategy: StrategyName = Field(
+        "auto", description="two-level clusters inside cells: for very many clusters; auto does so from 20 000 on."
+    )
+
     def settings(self, start: npt.NDArray[np.floating] | None = None) -> KMeansConfig:
         """Return the settings of the algorithm, with the centres to start from where there are some."""
         if start is not None:
-            return replace(self.settings_for(len(start)), init=start)
+            return replace(self.settings_for(len(start)), init=start, strategy=self.strategy)
         assert self.n_clusters is not None
-        return self.settings_for(self.n_clusters)
+        return replace(self.settings_for(self.n_clusters), strategy=self.strategy)
 
 
 class SweepJob(LloydJob):
@@ -258,6 +286,61 @@ class BisectJob(DataJob):
             max_iter=self.max_iter,
             rtol=self.rtol,
             allow_fewer=self.allow_fewer,
+        )
+
+
+class KMedoidsJob(DataJob):
+    """k-medoids over a dataset, under any dissimilarity: model, labels, manifest."""
+
+    kind: Literal["kmedoids"] = "kmedoids"
+    n_clusters: Annotated[int | Literal["auto"], BeforeValidator(_as_k)] = Field(
+        alias="k", validation_alias="k", description="Number of clusters; auto chooses by medoid silhouette."
+    )
+    k_max: int = Field(50, ge=2, description="Largest number of clusters that -k auto tries.")
+    metric: Annotated[
+        Literal[
+            "euclidean",
+            "sqeuclidean",
+            "cosine",
+            "manhattan",
+            "chebyshev",
+            "hamming",
+            "jaccard",
+            "haversine",
+            "gower",
+        ],
+        BeforeValidator(_as_metric),
+    ] = Field("euclidean", description="Dissimilarity; gower is for columns of numbers and categories.")
+    categorical: Annotated[tuple[str, ...], AfterValidator(_with_gower)] = Field(
+        (), description="With gower, columns of integers that are categories."
+    )
+    weight_column: str | None = Field(None, description="Column of non-negative row weights.")
+    method: Method = Field("auto", description="auto takes fasterpam where the matrix fits, else onebatch and clara.")
+    max_iter: int = Field(20, ge=1, description="Most swap passes.")
+    rtol: float = Field(5e-3, ge=0, description="Passes end when one gains less than this share of the loss.")
+    n_samples: int = Field(5, ge=1, description="Samples of clara.")
+    sample_size: int | None = Field(None, ge=1, description="Rows of a sample of clara; default: 80 + 4 k.")
+    batch_size: int | None = Field(None, ge=1, description="Columns of the batch of onebatch; default: 100 ln(n k).")
+    matrix_bytes: Size = Field(
+        512 << 20, ge=1, description="Largest distance matrix, as 512MB; decides the method, whatever the machine has."
+    )
+    seed: int = Field(0, ge=0, lt=2**64, description="Key of all random draws.")
+    checkpoint_seconds: float = Field(0.0, ge=0, description="Least seconds between checkpoints; 0: every pass.")
+
+    def settings(self) -> KMedoidsConfig:
+        """Return the settings of the algorithm."""
+        return KMedoidsConfig(
+            n_clusters=self.n_clusters,
+            k_max=self.k_max,
+            metric=self.metric,
+            method=self.method,
+            max_iter=self.max_iter,
+            rtol=self.rtol,
+            n_samples=self.n_samples,
+            sample_size=self.sample_size,
+            batch_size=self.batch_size,
+            matrix_bytes=self.matrix_bytes,
+            seed=self.seed,
         )
 
 
@@ -314,13 +397,14 @@ class EvaluateJob(EngineJob):
     output: str | None = Field(None, description="Directory for evaluation.json and clusters.parquet; default: none.")
 
 
-AnyJob: TypeAlias = KMeansJob | SweepJob | BisectJob | AssignJob
+AnyJob: TypeAlias = KMeansJob | SweepJob | BisectJob | KMedoidsJob | AssignJob
 Job = Annotated[AnyJob, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)
 JOBS: dict[str, type[AnyJob]] = {
     "kmeans": KMeansJob,
     "sweep": SweepJob,
     "bisect": BisectJob,
+    "kmedoids": KMedoidsJob,
     "assign": AssignJob,
 }
 

@@ -31,6 +31,7 @@ from distclust.config import (
     DataJob,
     EvaluateJob,
     KMeansJob,
+    KMedoidsJob,
     SweepJob,
     checked,
     job_schema,
@@ -65,6 +66,16 @@ def bisect(given: Given) -> None:
     drawn. Stops and goes on as kmeans does.
     """
     _run(_job("bisect", given), given)
+
+
+@takes(data_argument(KMedoidsJob), *options_of(KMedoidsJob), JSON)
+def kmedoids(given: Given) -> None:
+    """Cluster a dataset by k-medoids, under any dissimilarity: model, labels, manifest.
+
+    Clusters are stood for by rows of the dataset. Columns of numbers and categories, with missing values, are compared
+    by --metric gower. Stops and goes on as kmeans does.
+    """
+    _run(_job("kmedoids", given), given)
 
 
 @takes(

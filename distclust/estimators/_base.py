@@ -32,6 +32,20 @@ except ImportError as missing:
         "The estimators need scikit-learn, which is not installed.", do='pip install "distclust[sklearn]"'
     ) from missing
 
+__all__ = [
+    "BaseEstimator",
+    "CenterEstimator",
+    "ClassNamePrefixFeaturesOutMixin",
+    "ClusterMixin",
+    "ConvergenceWarning",
+    "Rows",
+    "TransformerMixin",
+    "_check_sample_weight",
+    "check_is_fitted",
+    "seed_of",
+    "validate_data",
+]
+
 Rows = npt.NDArray[np.floating]
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 
-from distclust.algorithms.kmeans import block_centers, fit_kmeans, stored_type
-from distclust.algorithms.kmeans_config import AlgorithmName, FitMode, InitName, KMeansConfig
+from distclust.algorithms.kmeans import KMeansResult, block_centers, fit_kmeans, stored_type
+from distclust.algorithms.kmeans_config import AlgorithmName, FitMode, InitName, KMeansConfig, StrategyName
 from distclust.algorithms.online import RunningCenters, add_batch, first_centers
+from distclust.algorithms.two_level import fit_two_level, is_two_level
 from distclust.artifacts.model import Model, check_metric, load_model
 from distclust.data.refs import Metric
 from distclust.engines.protocol import Engine
@@ -18,9 +20,11 @@ from distclust.errors import UsageError
 from distclust.estimators._base import CenterEstimator, Rows, seed_of
 from distclust.estimators._rows import RowColumns, opened
 from distclust.ops.assign import assign, predict
+from distclust.ops.centers import CenterSet, LabelRule
 from distclust.ops.clusters import measure_clusters
 from distclust.ops.labels import NearestLabels
 from distclust.ops.profile import PreparedData
+from distclust.ops.routing import RoutedCenters
 
 
 class KMeans(CenterEstimator):
@@ -45,6 +49,10 @@ class KMeans(CenterEstimator):
         ``progressive`` runs the first passes on growing samples; ``auto`` does so where it pays.
     algorithm : {"auto", "lloyd"}, default="auto"
         ``auto`` skips distances that bounds exclude, where that pays; ``lloyd`` never does. The bits are the same.
+    strategy : {"auto", "flat", "two-level"}, default="auto"
+        ``two-level`` clusters inside about sqrt(n_clusters) cells, for very many clusters; ``auto`` does so from 20 000
+        on. It groups rows through files in scratch. Above 50 000 clusters rows are labelled by the nearest centre of
+        the nearest 16 cells.
     metric : {"euclidean", "cosine"}, default="euclidean"
         ``cosine`` is spherical k-means.
     precision : {"float32", "float64"}, default="float32"
@@ -110,6 +118,7 @@ class KMeans(CenterEstimator):
         rtol: float = 1e-4,
         fit_mode: FitMode = "auto",
         algorithm: AlgorithmName = "auto",
+        strategy: StrategyName = "auto",
         metric: Metric = "euclidean",
         precision: Literal["float32", "float64"] = "float32",
         random_state: int | np.random.RandomState | None = None,
@@ -125,6 +134,7 @@ class KMeans(CenterEstimator):
         self.rtol = rtol
         self.fit_mode = fit_mode
         self.algorithm = algorithm
+        self.strategy = strategy
         self.metric = metric
         self.precision = precision
         self.random_state = random_state
@@ -174,9 +184,14 @@ class KMeans(CenterEstimator):
             self._check_init(config, data)
             if data.moments.n_rows < config.n_clusters:
                 raise UsageError(f"n_samples={data.moments.n_rows} should be >= n_clusters={config.n_clusters}.")
-            result = fit_kmeans(engine, data, config)
-            self.labels_ = predict(engine, data.pinned, result.centers)
-            stats = assign(engine, data, result.centers)
+            self._cells: tuple[CenterSet, npt.NDArray[np.int64], int] | None = None
+            if is_two_level(config):
+                result: KMeansResult = self._fit_two_level(engine, data, config)
+            else:
+                result = fit_kmeans(engine, data, config)
+            rule = self._routed(result.centers)
+            self.labels_ = predict(engine, data.pinned, rule or result.centers)
+            stats = assign(engine, data, result.centers, rule=rule)
             self.inertia_ = stats.inertia.total()
             self.counts_ = stats.counts.astype(np.float64)
             if source.columns.weight is not None:
@@ -276,6 +291,20 @@ class KMeans(CenterEstimator):
                 f"init has {config.init.shape[1]} columns, the rows have {data.width}; they must be equal."
             )
 
+    def _fit_two_level(self, engine: Engine, data: PreparedData, config: KMeansConfig) -> KMeansResult:
+        result = fit_two_level(engine, data, config)
+        if result.rule is not None:
+            self._cells = result.rule.cells, result.rule.starts, result.rule.probes
+        return result
+
+    def _routed(self, centers: CenterSet) -> LabelRule | None:
+        """Return how a fit in two levels labels rows; None for the nearest centre."""
+        return None if self._cells is None else RoutedCenters(*self._cells[:2], centers, self._cells[2])
+
+    def _rule(self) -> LabelRule:
+        centers = self._centers()
+        return self._routed(centers) or centers
+
     def _config(self) -> KMeansConfig:
         seed = seed_of(self.random_state)
         given = self.init
@@ -294,6 +323,7 @@ class KMeans(CenterEstimator):
             rtol=self.rtol,
             fit_mode=self.fit_mode,
             algorithm=self.algorithm,
+            strategy=self.strategy,
             n_init=self.n_init,
             seed=seed,
             allow_fewer=True,

@@ -33,9 +33,6 @@ _NARROW_TILES = {(6, 1): 0.90}
 # k = 2000: 85 / 90 / 91 / 91 / 88; d = 4096, k = 1000: 80 / 85 / 87 / 83 / 82; no difference for small d.
 BLOCK_ROWS = 144
 
-# Centres whose norms are summed at once: bounds the float64 copy.
-_NORM_COLUMNS = 1024
-
 # Panels that stay in L1 while the tiles of a block pass under them one after the other.
 GROUP_BYTES = 24 << 10
 
@@ -86,20 +83,12 @@ def pack_panels(centers: np.ndarray, vectors: int) -> PackedCenters:
     dtype = centers.dtype
     width = LANES[dtype.name] * vectors
     n_panels = -(-k // width)
-    by_dimension = np.zeros((d, n_panels * width), dtype)
-    by_dimension[:, :k] = centers.T
-    raw = np.empty(by_dimension.size + _ALIGN_BYTES // dtype.itemsize, dtype)
+    size = n_panels * width * d
+    raw = np.empty(size + _ALIGN_BYTES // dtype.itemsize, dtype)
     start = -raw.ctypes.data % _ALIGN_BYTES // dtype.itemsize
-    panels = raw[start : start + by_dimension.size].reshape(n_panels, d, width)
-    panels[...] = by_dimension.reshape(d, n_panels, width).transpose(1, 0, 2)
-    norms = np.empty(n_panels * width)
-    with np.errstate(over="ignore"):
-        for at in range(0, n_panels * width, _NORM_COLUMNS):
-            wide = by_dimension[:, at : at + _NORM_COLUMNS].astype(np.float64)
-            # One dimension after the other: numpy's own sums over an axis choose their order by shape.
-            norms[at : at + _NORM_COLUMNS] = np.add.accumulate(wide * wide, axis=0)[-1]
-        norms[k:] = np.inf
-        norms = norms.astype(dtype)
+    panels = raw[start : start + size].reshape(n_panels, d, width)
+    norms = np.empty(n_panels * width, dtype)
+    _pack(read_argument(centers, "centers", dtype.name, (k, d)), panels, norms)
     return PackedCenters(panels, norms, k, d, (0, vectors))
 
 
@@ -188,6 +177,26 @@ def _choose_tile(k: int, lanes: int) -> tuple[int, int]:
         return -(-k // width) * width / tiles[tile]
 
     return min(tiles, key=cost)
+
+
+@jit
+def _pack(centers, panels, norms):
+    k, d = centers.shape
+    n_panels, _, width = panels.shape
+    for p in range(n_panels):
+        for lane in range(width):
+            j = p * width + lane
+            square = 0.0
+            if j < k:
+                for i in range(d):
+                    value = centers[j, i]
+                    panels[p, i, lane] = value
+                    square += np.float64(value) * np.float64(value)
+                norms[j] = square
+            else:
+                for i in range(d):
+                    panels[p, i, lane] = 0.0
+                norms[j] = np.inf
 
 
 @once

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from distclust.artifacts.commit import commit_file
+from distclust.artifacts.commit import commit_file, read_commits
 from distclust.data.block import Block
 from distclust.data.decode import read_ids
 from distclust.data.refs import Metric
 from distclust.data.sinks import encode_parquet, labels_table, with_lists
 from distclust.data.storage import Storage
-from distclust.engines.protocol import Engine, Pinned, StepContext
+from distclust.engines.protocol import Engine, Pinned, Step, StepContext
 from distclust.kernels.lloyd import fixed_sums, row_sqdist, row_sqnorm
 from distclust.kernels.nearest import distance_table
 from distclust.kernels.random import hash_rows
@@ -22,6 +22,11 @@ from distclust.ops.profile import PreparedData
 from distclust.ops.top import check_top, top_centers
 from distclust.stats.fixed import FixedPair
 from distclust.stats.lloyd import AssignStats
+
+STATS_BYTES = 1 << 18
+"""Statistics of a partition up to this size lie in the commit of its labels."""
+LABEL_STATS = "label-stats"
+"""Files of larger ones: of no use once the run is complete."""
 
 
 @dataclass(frozen=True)
@@ -91,33 +96,55 @@ class AssignStep:
             0 if listed is None else labels_digest(block.row_ids, listed.clusters, listed.distances),
         )
         if self.sink is not None:
-            self._write(self.sink, block, labels, distances, listed, stats)
+            write_labels(self.sink, block, labels, distances, stats, listed)
         return stats
 
-    @staticmethod
-    def _write(
-        sink: Storage,
-        block: Block,
-        labels: npt.NDArray[np.int32],
-        distances: npt.NDArray[np.float32],
-        listed: Listed | None,
-        stats: AssignStats,
-    ) -> None:
-        ref, columns = block.ref, block.view.columns
-        ids, name, given = read_ids(ref, columns), columns.id or "row_id", labels >= 0
-        table = labels_table(ref, ids, name, block.positions[given], labels[given], distances[given])
-        if listed is not None:
-            table = with_lists(table, ref, block.positions, listed.clusters, listed.distances)
-        commit_file(
-            sink,
-            "labels",
-            ref.index,
-            f"part-{ref.index:05d}",
-            ".parquet",
-            encode_parquet(table),
-            rows=ref.n_rows,
-            extra={"source": ref.uri, "offset": ref.offset, "stats": stats.to_bytes().hex()},
-        )
+
+def write_labels(
+    sink: Storage,
+    block: Block,
+    labels: npt.NDArray[np.int32],
+    distances: npt.NDArray[np.float32],
+    stats: AssignStats,
+    listed: Listed | None = None,
+) -> None:
+    """Write and commit the label file of a partition, with its statistics."""
+    ref, columns = block.ref, block.view.columns
+    ids, name, given = read_ids(ref, columns), columns.id or "row_id", labels >= 0
+    table = labels_table(ref, ids, name, block.positions[given], labels[given], distances[given])
+    if listed is not None:
+        table = with_lists(table, ref, block.positions, listed.clusters, listed.distances)
+    commit_file(
+        sink,
+        "labels",
+        ref.index,
+        f"part-{ref.index:05d}",
+        ".parquet",
+        encode_parquet(table),
+        rows=ref.n_rows,
+        extra={"source": ref.uri, "offset": ref.offset, **_keep_stats(sink, ref.index, stats)},
+    )
+
+
+def _keep_stats(sink: Storage, index: int, stats: AssignStats) -> dict[str, str]:
+    """Return what a commit of labels says of their statistics; large ones get a file of their own."""
+    data = stats.to_bytes()
+    if len(data) <= STATS_BYTES:
+        return {"stats": data.hex()}
+    commit_file(sink, LABEL_STATS, index, f"part-{index:05d}", ".npz", data, rows=0)
+    return {}
+
+
+def committed_stats(storage: Storage) -> dict[int, AssignStats]:
+    """Return the statistics of the partitions whose labels are committed, by partition index."""
+    found = {}
+    files = read_commits(storage, LABEL_STATS)
+    for index, commit in read_commits(storage, "labels").items():
+        if "stats" in commit.extra:
+            found[index] = AssignStats.from_bytes(bytes.fromhex(commit.extra["stats"]))
+        elif index in files:
+            found[index] = AssignStats.from_bytes(storage.read(files[index].file))
+    return found
 
 
 def assign(
@@ -158,15 +185,21 @@ def assign(
     if top:
         assert rule is None, "the first of the list would not be the label"
         check_top(top, len(centers))
-    skip = skip or {}
     bound = float(row_sqnorm(centers.rows).max(initial=0.0))
     value = AssignValue(centers, rule or centers, data.inertia_scale(bound), data.metric)
+    return fold_labels(engine, data.pinned, AssignStep(sink, top), value, skip or {}, label=label)
+
+
+def fold_labels(
+    engine: Engine, pinned: Pinned, step: Step, value: object, skip: dict[int, AssignStats], *, label: str
+) -> AssignStats:
+    """Label the partitions that are not in ``skip``; return the statistics of all."""
     done = list(skip.values())
-    open_refs = [ref for ref in data.pinned.refs if ref.index not in skip]
+    open_refs = [ref for ref in pinned.refs if ref.index not in skip]
     if open_refs:
-        pinned = engine.pin(open_refs, data.view, label=label)
+        rest = engine.pin(open_refs, pinned.view, label=label)
         with engine.share(value) as shared:
-            done.append(engine.fold(pinned, AssignStep(sink, top), AssignStats.merge, shared, label=label))
+            done.append(engine.fold(rest, step, AssignStats.merge, shared, label=label))
     total = done[0]
     for part in done[1:]:
         total = total.merge(part)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import numpy as np
+
 from distclust.algorithms.balanced import balanced_assign
 from distclust.algorithms.bisecting import tree_of
 from distclust.algorithms.kmeans import block_centers
+from distclust.artifacts.cells import load_cells
 from distclust.artifacts.codec import encode
 from distclust.artifacts.model import Model, load_model
 from distclust.artifacts.tree import load_tree
 from distclust.config import AssignJob
 from distclust.data.refs import Metric
 from distclust.errors import UsageError
-from distclust.ops.centers import LabelRule
+from distclust.ops.centers import CenterSet, LabelRule
 from distclust.ops.profile import PreparedData, prepare
+from distclust.ops.routing import RoutedCenters
 from distclust.ops.top import check_top
 from distclust.workflows.common import (
     Bench,
@@ -26,6 +30,7 @@ from distclust.workflows.common import (
     source_of,
     with_model_columns,
 )
+from distclust.workflows.kmedoids import assign_to_medoids
 
 RUN_KIND = "assign/1"
 BALANCE = "stats/balance.json"
@@ -51,6 +56,8 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
     """
     model = load_model(job.model)
     job = with_model_columns(job, model)
+    if model.kind.startswith("kmedoids"):
+        return assign_to_medoids(job, model, session or Session(), kind=RUN_KIND)
 
     def work(bench: Bench) -> tuple[dict[str, Any], dict[str, str]]:
         precision = model.parameters.get("precision", "float32")
@@ -71,7 +78,7 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
             bench.run.storage.put(BALANCE, encode(report))
             summary = {**label_summary(data, stats), "balance": report}
         else:
-            stats = bench.label(data, centers, _rule(job, model, data), job.top or 0)
+            stats = bench.label(data, centers, None if job.top else _rule(job, model, data, centers), job.top or 0)
             summary = label_summary(data, stats)
         digests = {"centers": model.vectors_digest, "labels": f"{stats.labels_digest:016x}"}
         if job.top is not None:
@@ -85,9 +92,15 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
     return run_job(job, session or Session(), source, work, kind=RUN_KIND, config=config)
 
 
-def _rule(job: AssignJob, model: Model, data: PreparedData) -> LabelRule | None:
+def _rule(job: AssignJob, model: Model, data: PreparedData, centers: CenterSet) -> LabelRule | None:
     """Return how the model labels rows; None for the nearest centre."""
-    if model.parameters.get("labels") != "tree":
+    how = model.parameters.get("labels")
+    if how == "routed":
+        cells = block_centers(load_cells(job.model, model.parameters["cells"]), data.offset, data.view.dtype)
+        assert model.parent is not None
+        starts = np.searchsorted(model.parent, np.arange(len(cells) + 1))
+        return RoutedCenters(cells, starts, centers, int(model.parameters["label_probes"]))
+    if how != "tree":
         return None
     stored = load_tree(job.model, model.parameters["tree"])
     return tree_of(model.centers, stored.vectors, stored.children, data.offset, data.view.dtype)

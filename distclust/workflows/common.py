@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from distclust.artifacts.commit import read_commits
+from distclust.artifacts.commit import forget, read_commits
 from distclust.artifacts.model import Model
 from distclust.artifacts.run import RunDirectory
 from distclust.config import DataJob
@@ -23,8 +23,9 @@ from distclust.engines.events import Emit, Event, Note, StageEnded, StageStarted
 from distclust.engines.open import open_engine
 from distclust.engines.protocol import CancelToken, Engine, EngineOptions
 from distclust.errors import DataError, StorageError
-from distclust.ops.assign import assign
+from distclust.ops.assign import LABEL_STATS, assign, committed_stats
 from distclust.ops.centers import CenterSet, LabelRule
+from distclust.ops.measured import MeasuredData
 from distclust.ops.profile import PreparedData, partition_bytes, plan, prepare
 from distclust.stats.lloyd import AssignStats
 
@@ -92,14 +93,18 @@ class StageClock:
         emit(StageEnded(stage=name, seconds=time.perf_counter() - started))
 
 
-def source_of(job: DataJob, weight_column: str | None = None) -> Source:
-    """Open the dataset of a job."""
+def source_of(
+    job: DataJob, weight_column: str | None = None, *, mixed: bool = False, categorical: Sequence[str] = ()
+) -> Source:
+    """Open the dataset of a job; ``mixed`` and ``categorical`` are for columns of numbers and categories."""
     return open_source(
         list(job.data),
         column=job.column,
         columns=job.columns,
         id_column=job.id_column,
         weight_column=weight_column,
+        mixed=mixed,
+        categorical=categorical,
     )
 
 
@@ -144,13 +149,22 @@ class Bench:
 
     def label(self, data: PreparedData, centers: CenterSet, rule: LabelRule | None = None, top: int = 0) -> AssignStats:
         """Label the partitions that are not committed yet, by a rule or the nearest; return the statistics of all."""
-        done = {
-            index: AssignStats.from_bytes(bytes.fromhex(commit.extra["stats"]))
-            for index, commit in read_commits(self.run.storage, "labels").items()
-        }
+        return self.labelled(
+            lambda sink, done: assign(self.engine, data, centers, rule=rule, top=top, sink=sink, skip=done)
+        )
+
+    def labelled(self, label_rows: Callable[[Storage, dict[int, AssignStats]], AssignStats]) -> AssignStats:
+        """Run a labelling pass over what is not committed yet; return the statistics of all.
+
+        Parameters
+        ----------
+        label_rows : callable
+            Takes where label files go, and the statistics of the partitions that are committed, by index.
+        """
+        done = committed_stats(self.run.storage)
         rows = sum(ref.n_rows for ref in self.refs if ref.index not in done)
         with self.clock.stage("label", self.emit, rows):
-            stats = assign(self.engine, data, centers, rule=rule, top=top, sink=self.run.storage, skip=done)
+            stats = label_rows(self.run.storage, done)
             self._check_labels()
         self.run.storage.put("stats/labels.npz", stats.to_bytes())
         return stats
@@ -221,6 +235,7 @@ def run_job(
             engine.close()
         seconds = {**clock.seconds, "total": round(time.perf_counter() - started, 3)}
         summary = {**summary, "seconds": seconds}
+        forget(run.storage, LABEL_STATS)
         run.finish(summary, digests)
         return JobOutcome(job.output, False, summary, digests)
 
@@ -238,15 +253,16 @@ def planned(job: DataJob, engine: Engine, source: Source, storage: Storage) -> t
     return plan(engine, source, cut["bytes"], cut["least"])
 
 
-def label_summary(data: PreparedData, stats: AssignStats) -> dict[str, Any]:
-    """Return the part of a summary that every labelling job has."""
+def label_summary(data: PreparedData | MeasuredData, stats: AssignStats) -> dict[str, Any]:
+    """Return the part of a summary that every labelling job has; of k-medoids the sum is called loss."""
+    total = "loss" if isinstance(data, MeasuredData) else "inertia"
     return {
         "rows": int(stats.counts.sum()),
         "bad_rows": data.n_bad,
         "dimensions": data.width,
         "clusters": len(stats.counts),
         "empty_clusters": int(np.count_nonzero(stats.counts == 0)),
-        "inertia": stats.inertia.total(),
+        total: stats.inertia.total(),
         "largest_cluster": int(stats.counts.max()),
         "smallest_cluster": int(stats.counts.min()),
     }

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from distclust.algorithms.kmeans import KMeansResult, fit_kmeans
+from distclust.algorithms.two_level import TwoLevelResult, clear_work, fit_two_level, is_two_level
+from distclust.artifacts.cells import save_cells
 from distclust.artifacts.model import Model, check_metric, load_model, save_model
 from distclust.config import KMeansJob
 from distclust.errors import UsageError
+from distclust.ops.centers import LabelRule
 from distclust.ops.profile import PreparedData
 from distclust.stats.lloyd import AssignStats
 from distclust.workflows.common import (
@@ -48,11 +51,14 @@ def run_kmeans(job: KMeansJob, session: Session | None = None) -> JobOutcome:
 
     def work(bench: Bench) -> tuple[dict[str, Any], dict[str, str]]:
         data = bench.prepare(job.metric, job.precision, job.on_bad_rows)
-        result = fit_kmeans(bench.engine, data, settings, bench.run, checkpoint_seconds=job.checkpoint_seconds)
-        stats = bench.label(data, result.centers)
+        fit = fit_two_level if is_two_level(settings) else fit_kmeans
+        result = fit(bench.engine, data, settings, bench.run, checkpoint_seconds=job.checkpoint_seconds)
+        stats = bench.label(data, result.centers, _rule(result))
         with bench.clock.stage("write", bench.emit):
             model = _save(config, bench, data, result, stats)
+            clear_work(bench.run.storage)
         summary = {
+            **_levels(result),
             **label_summary(data, stats),
             "iterations": result.n_iter,
             "converged": result.converged,
@@ -80,7 +86,30 @@ def _started(job: KMeansJob, start: Model) -> KMeansJob:
     return with_model_columns(job.model_copy(update={"n_clusters": k}), start)
 
 
+def _rule(result: KMeansResult) -> LabelRule | None:
+    return result.rule if isinstance(result, TwoLevelResult) else None
+
+
+def _levels(result: KMeansResult) -> dict[str, Any]:
+    """Return what a fit in two levels says of itself; nothing of another one."""
+    if not isinstance(result, TwoLevelResult):
+        return {}
+    routed = {} if result.rule is None else {"label_probes": result.rule.probes}
+    return {
+        "strategy": "two-level",
+        "n_cells": len(result.cells),
+        "labels": "nearest" if result.rule is None else "routed",
+        "label_exact_share": result.exact_share,
+        **routed,
+    }
+
+
 def _save(config: dict[str, Any], bench: Bench, data: PreparedData, result: KMeansResult, stats: AssignStats) -> Model:
+    levels: dict[str, Any] = {}
+    parents = None
+    if isinstance(result, TwoLevelResult):
+        parents = result.parents
+        levels = {**_levels(result), "cells": save_cells(bench.run.storage, result.cells, parents)}
     return save_model(
         bench.run.storage,
         kind=MODEL_KIND,
@@ -89,8 +118,10 @@ def _save(config: dict[str, Any], bench: Bench, data: PreparedData, result: KMea
         inertias=stats.inertia.values(),
         center_offset=data.view.center,
         metric=data.metric,
+        parent=parents,
         parameters={
             **config,
+            **levels,
             "iterations": result.n_iter,
             "converged": result.converged,
             "inertia": stats.inertia.total(),

@@ -18,10 +18,12 @@ from distclust.workflows.assign import run_assign
 from distclust.workflows.bisect import run_bisect
 from distclust.workflows.common import JobOutcome, Session
 from distclust.workflows.kmeans import run_kmeans
+from distclust.workflows.kmedoids import run_kmedoids
 from distclust.workflows.sweep import run_sweep
 
 RUN: dict[str, Callable[[Any, Session | None], JobOutcome]] = {
     "kmeans": run_kmeans,
+    "kmedoids": run_kmedoids,
     "bisect": run_bisect,
     "sweep": run_sweep,
     "assign": run_assign,

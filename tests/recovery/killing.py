@@ -25,6 +25,16 @@ Moment = Callable[[dict[str, Any]], bool]
 """Whether an event, as plain values, is the one to wait for."""
 
 
+def pass_ended(number: int, stage: str | None = "lloyd") -> Moment:
+    """Return the end of a pass of a stage over all rows; of any stage if it is None."""
+
+    def moment(event: dict[str, Any]) -> bool:
+        named = event["event"] == "IterationEnded" and event["iteration"] == number
+        return named and stage in (None, event["stage"])
+
+    return moment
+
+
 def events_of(run: Path) -> list[dict[str, Any]]:
     """Return the whole lines of a run's log of events."""
     path = run / "events.jsonl"
@@ -64,7 +74,7 @@ def command_of(case: Case, run: Path, *more: str) -> list[str]:
 
 
 def _option(name: str, value: object) -> list[str]:
-    return [name] if value is True else [name, str(value)]
+    return [name] if value is True else [name, ",".join(value) if isinstance(value, tuple) else str(value)]
 
 
 class Killer:

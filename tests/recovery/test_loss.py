@@ -5,22 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from distributed import LocalCluster
 
 from tests.recovery.cases import Bits, Case, bits_of, run_bits
-from tests.recovery.killing import Killer, Moment, command_of, events_of, executors, kill_at
-
-
-def pass_ended(number: int) -> Moment:
-    """Return the end of a pass over all rows."""
-
-    def moment(event: dict[str, Any]) -> bool:
-        return event["event"] == "IterationEnded" and (event["stage"], event["iteration"]) == ("lloyd", number)
-
-    return moment
+from tests.recovery.killing import Killer, command_of, events_of, executors, kill_at, pass_ended
 
 
 @pytest.mark.parametrize("name", ["minipile", "wide"])
