@@ -127,6 +127,8 @@ class PreparedData:
         Fixed-point scales of all sums over these rows.
     n_bad : int
         Rows dropped.
+    max_weight : float
+        Largest row weight; 1.0 without weights.
     """
 
     source: Source
@@ -136,6 +138,7 @@ class PreparedData:
     moments: Moments
     scales: SumScales
     n_bad: int
+    max_weight: float
 
     @property
     def width(self) -> int:
@@ -233,7 +236,7 @@ def prepare(
         engine, source, refs, center=center, metric=metric, precision=precision, on_bad_rows=on_bad_rows
     )
     moments, scales = _moments_pass(engine, pinned, profile, view)
-    return PreparedData(source, pinned, view, metric, moments, scales, profile.n_bad)
+    return PreparedData(source, pinned, view, metric, moments, scales, profile.n_bad, profile.max_weight)
 
 
 def pin_for_model(

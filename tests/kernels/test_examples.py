@@ -7,9 +7,9 @@ from types import ModuleType
 
 import pytest
 
-from distclust.kernels import chains, elementary, lloyd, metrics, nearest, random, transport, tree
+from distclust.kernels import chains, elementary, linear, lloyd, metrics, mixture, nearest, random, transport, tree
 
-MODULES = [chains, elementary, lloyd, metrics, nearest, random, transport, tree]
+MODULES = [chains, elementary, linear, lloyd, metrics, mixture, nearest, random, transport, tree]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
