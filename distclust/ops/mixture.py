@@ -223,6 +223,47 @@ def labelled(
     return stats
 
 
+def random_statistics(engine: Engine, pinned: Pinned, mixture: Mixture, grid: Grid, seed: int) -> GaussianStats:
+    """Return the statistics of all rows under random responsibilities: one fold."""
+    with engine.share(MixtureValue(mixture, grid)) as shared:
+        stats: GaussianStats = engine.fold(pinned, RandomStep(seed), GaussianStats.merge, shared, label="start")
+    return stats
+
+
+@dataclass(frozen=True)
+class DensityStep:
+    """Log density of every row of a partition in input order; NaN for a row that was dropped."""
+
+    def __call__(self, block: Block, mixture: Mixture, context: StepContext) -> Floats:
+        """Measure a block."""
+        out = np.full(block.ref.n_rows, np.nan)
+        out[block.positions] = mixture.rows(block).log_density
+        return out
+
+
+@dataclass(frozen=True)
+class MembershipStep:
+    """Responsibilities of every row of a partition in input order; NaN for a row that was dropped."""
+
+    def __call__(self, block: Block, mixture: Mixture, context: StepContext) -> Floats:
+        """Measure a block."""
+        out = np.full((block.ref.n_rows, len(mixture)), np.nan)
+        out[block.positions] = mixture.responsibilities(block.x)
+        return out
+
+
+def densities(engine: Engine, pinned: Pinned, mixture: Mixture) -> Floats:
+    """Return the log densities of all rows, in input order, on the driver."""
+    with engine.share(mixture) as shared:
+        return np.concatenate(engine.map(pinned, DensityStep(), shared, label="densities"))
+
+
+def memberships(engine: Engine, pinned: Pinned, mixture: Mixture) -> Floats:
+    """Return the responsibilities of all components for all rows, in input order, on the driver."""
+    with engine.share(mixture) as shared:
+        return np.concatenate(engine.map(pinned, MembershipStep(), shared, label="memberships"))
+
+
 def _given_sums(block: Block, value: MixtureValue, given: Callable[[slice], Floats]) -> GaussianStats:
     size = max(1, _BATCH_VALUES // len(value.mixture))
     total = GaussianStats.of(0, _sums(block, slice(0, 0), value, given(slice(0, 0))))
