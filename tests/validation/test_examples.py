@@ -13,7 +13,9 @@ import pytest
     [
         "distclust.algorithms.balanced",
         "distclust.estimators.kmeans",
+        "distclust.algorithms.mixture",
         "distclust.estimators.bisecting",
+        "distclust.estimators.mixture",
         "distclust.engines.open",
         "distclust.engines.local",
     ],
