@@ -111,6 +111,9 @@ class BlockView:
         Type of the block's rows.
     on_bad_rows : {"error", "drop"}
         NaN, infinity and (with ``unit_rows``) zero rows.
+    axes : (width, m) or (width,) float64 array or None
+        Rows, centred and of unit length as asked, are multiplied by it in float64: projected on m directions, or scaled
+        column by column.
     """
 
     columns: Columns
@@ -119,13 +122,21 @@ class BlockView:
     unit_rows: bool = False
     dtype: Literal["float32", "float64"] = "float32"
     on_bad_rows: Literal["error", "drop"] = "error"
+    axes: npt.NDArray[np.float64] | None = None
     digest: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
         h = hashlib.sha256()
         h.update(repr((self.columns, self.width, self.unit_rows, self.dtype, self.on_bad_rows)).encode())
         h.update(b"" if self.center is None else np.ascontiguousarray(self.center, "<f8").tobytes())
+        if self.axes is not None:
+            h.update(repr(self.axes.shape).encode() + np.ascontiguousarray(self.axes, "<f8").tobytes())
         object.__setattr__(self, "digest", h.hexdigest()[:24])
+
+    @property
+    def block_width(self) -> int:
+        """Number of dimensions of the block's rows."""
+        return self.width if self.axes is None else int(self.axes.shape[-1])
 
 
 @dataclass(frozen=True)
