@@ -37,7 +37,7 @@ def processor_seconds() -> float:
 
 def pass_seconds(fit: Fit, passes: int) -> tuple[float, float]:
     """Return processor and wall seconds of one pass."""
-    fit(1)
+    fit(1)  # compiles, and fills caches
     found = []
     for count in (1, 1 + passes):
         before, began = processor_seconds(), time.perf_counter()
@@ -79,15 +79,19 @@ def spark_mllib(X: np.ndarray, k: int, directory: str) -> Fit:
 def compare(n: int, d: int, k: int, passes: int) -> list[tuple[object, ...]]:
     """Return the lines of one dataset."""
     X = mixture(n, d, k, 0).astype(np.float64)
-    found: dict[str, tuple[float, float]] = {
-        "distclust": pass_seconds(in_memory(GaussianMixture, X, k), passes),
-        "scikit-learn": pass_seconds(in_memory(ScikitLearn, X, k), passes),
-    }
+    found: dict[str, tuple[float, float]] = {}
+
+    def measure(who: str, fit: Fit, count: int) -> None:
+        found[who] = pass_seconds(fit, count)
+        print(f"{who}: {found[who][0]:.3g} processor seconds a pass", flush=True)
+
+    measure("distclust", in_memory(GaussianMixture, X, k), passes)
+    measure("scikit-learn", in_memory(ScikitLearn, X, k), passes)
     if importlib.util.find_spec("pyspark") is None:
         print("Spark MLlib: package 'pyspark' is not installed, left out")
     else:
         with tempfile.TemporaryDirectory() as directory:
-            found["Spark MLlib"] = pass_seconds(spark_mllib(X.astype(np.float32), k, directory), max(1, passes // 2))
+            measure("Spark MLlib", spark_mllib(X.astype(np.float32), k, directory), 1)
     ours = max(found["distclust"][0], 1e-6)  # a clock of 10 ms may see nothing of tiny sizes
     name = f"{n} x {d}, k = {k}"
     return [(name, who, cpu, wall, cpu / ours) for who, (cpu, wall) in found.items()]
