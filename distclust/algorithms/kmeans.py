@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ from distclust.algorithms.lloyd import (
     history_to_json,
     run_lloyd,
 )
-from distclust.algorithms.progressive import ladder, on_rung
+from distclust.algorithms.progressive import RELAXATION, ladder, on_rung, seeding_rung
 from distclust.algorithms.seeding import initial_centers
 from distclust.artifacts.checkpoint import Checkpoint, Checkpoints
 from distclust.engines.events import StageEnded, StageStarted
@@ -128,12 +128,15 @@ def fit_kmeans(
 def _climb(engine: Engine, data: PreparedData, config: KMeansConfig, state: LloydState, saver: _Saver) -> LloydState:
     """Run Lloyd on every sample from the state's on; each begins where the one before ended."""
     rungs = ladder(data.moments.n_rows, config)
+    relaxation = RELAXATION if len(rungs) > 1 else 1.0
     while True:
         rung = rungs[state.rung]
         part, sampled, settings = on_rung(engine, data, config, rung)
         stage = "lloyd" if rung.is_full else "sample"
         try:
-            state = run_lloyd(part, sampled, settings, state, checkpoint=saver.after_pass, stage=stage)
+            state = run_lloyd(
+                part, sampled, settings, state, relaxation=relaxation, checkpoint=saver.after_pass, stage=stage
+            )
         except CancelledError:
             saver.save_last()
             raise
@@ -151,13 +154,13 @@ def _fewer(config: KMeansConfig, n: int) -> KMeansConfig:
 def _seed(engine: Engine, data: PreparedData, config: KMeansConfig, number: int) -> LloydState:
     """Find first centres on the smallest sample; on all rows where that has too few distinct ones."""
     started = time.perf_counter()
-    rungs = ladder(data.moments.n_rows, config)
+    n, rung = data.moments.n_rows, 0
     engine.options.emit(StageStarted(stage="seed", total_rows=data.pinned.n_rows))
-    rung = 0
-    centers = initial_centers(*on_rung(engine, data, config, rungs[0]), number)
-    if len(centers) < config.n_clusters and rung < len(rungs) - 1:
-        rung = len(rungs) - 1
-        centers = initial_centers(engine, data, config, number)
+    at = seeding_rung(n, config)
+    centers = initial_centers(*on_rung(engine, data, config, at), number)
+    if len(centers) < config.n_clusters and not at.is_full:
+        rung = len(ladder(n, config)) - 1
+        centers = initial_centers(engine, data, replace(config, fit_mode="full"), number)
     engine.options.emit(StageEnded(stage="seed", seconds=time.perf_counter() - started))
     if len(centers) < config.n_clusters and not config.allow_fewer:
         raise _too_few_distinct(data, config.n_clusters, len(centers))

@@ -7,21 +7,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from distclust.algorithms.lloyd import FAR_ROWS
-from distclust.algorithms.progressive import ladder
-from distclust.algorithms.seeding import OVERSAMPLING, ROUNDS, SAMPLE_ROWS_LEAST
+from distclust.algorithms.progressive import ladder, seeding_rung
+from distclust.algorithms.seeding import seeding_passes
 from distclust.config import KMeansJob
 from distclust.data.node import NodeConfig
 from distclust.data.refs import PartitionRef
 from distclust.data.sources import Source
 from distclust.engines.open import open_engine
 from distclust.engines.protocol import Engine, EngineOptions
-from distclust.ops.bounds import PANEL, bounds_pay
+from distclust.kernels.bounded import bounds_bytes
+from distclust.ops.bounds import bounds_pay
 from distclust.ops.profile import plan
 from distclust.workflows.common import fresh_cut, source_of
 
 _ROW_ID, _WEIGHT, _LABEL = 8, 8, 4
-_BOUND = 4
-"""Bytes of a bound."""
 
 _LABELLINGS = 2
 """Labels are kept under the centres of this pass and of the one before."""
@@ -117,7 +116,7 @@ def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[Partiti
     item = 8 if job.precision == "float64" else 4
     weight = _WEIGHT if job.weight_column else 0
     k, d = job.n_clusters, source.width
-    bounds = -(-k // PANEL) * _BOUND if job.algorithm == "auto" and bounds_pay(k, d, 0.0) else 0
+    bounds = bounds_bytes(1, k) if job.algorithm == "auto" and bounds_pay(k, d, 0.0) else 0
     largest = max(ref.n_rows for ref in refs)
     block = largest * (d * item + _ROW_ID + weight)
     model = k * d * item
@@ -141,18 +140,16 @@ def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[Partiti
         task_bytes=block + 2 * model + returned,
         sent_bytes=2 * model * travels,
         returned_bytes=returned * travels,
-        seeding_passes=_seeding_passes(job, source.n_rows) * job.n_init,
+        seeding_passes=_seeding_passes(job, source) * job.n_init,
         iterations=job.max_iter * job.n_init,
         other_passes=3 + (job.n_init if job.n_init > 1 else 0),
         notes=_notes(job, source),
     )
 
 
-def _seeding_passes(job: KMeansJob, n_rows: int) -> int:
-    """Return the most passes that first centres take: k-means|| draws and measures in rounds, the others once."""
-    if job.init == "k-means||" and n_rows > max(ROUNDS * OVERSAMPLING * job.n_clusters, SAMPLE_ROWS_LEAST):
-        return 2 + 2 * ROUNDS + 1
-    return 1
+def _seeding_passes(job: KMeansJob, source: Source) -> int:
+    settings = job.settings()
+    return seeding_passes(settings, seeding_rung(source.n_rows, settings).rows, source.width)
 
 
 def _notes(job: KMeansJob, source: Source) -> tuple[str, ...]:

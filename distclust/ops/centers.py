@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from distclust.data.block import Block
 from distclust.engines.protocol import StepContext
-from distclust.kernels.nearest import PackedCenters, assign_nearest, pack_centers
+from distclust.kernels.nearest import PackedCenters, pack_centers
+from distclust.kernels.screened import ScreenedCenters, assign_labels, screen_centers
 
 Rows = npt.NDArray[np.floating]
 
@@ -57,12 +58,21 @@ class CenterSet:
         """The centres as the kernels want them; never travels."""
         return pack_centers(self.rows)
 
+    @cached_property
+    def screened(self) -> ScreenedCenters | None:
+        """The centres rounded to bytes, where that saves work; never travels."""
+        return screen_centers(self.rows, self.packed)
+
+    def nearest(self, x: Rows) -> npt.NDArray[np.int32]:
+        """Return the nearest centre of every row, the lowest one among equals."""
+        return assign_labels(x, self.packed, self.screened)
+
 
 def nearest_labels(block: Block, centers: CenterSet, context: StepContext) -> npt.NDArray[np.int32]:
     """Return the nearest centre of every row; remembered as advisory state, so that asking again is free."""
     known = context.state.get("labels", centers.tag)
     if known is not None and known.shape == (block.n,) and known.dtype == np.int32:
         return known
-    labels, _ = assign_nearest(block.x, centers.packed)
+    labels = centers.nearest(block.x)
     context.state.put("labels", centers.tag, labels)
     return labels
