@@ -232,7 +232,8 @@ def _iterate(
     with engine.share(value) as shared:
         stats: LloydStats = engine.fold(data.pinned, step, LloydStats.merge, shared, label="lloyd")
     memory.totals = stats.sums if memory.totals is None else memory.totals.merge(stats.sums)
-    new, reassigned, empty = update_centers(state.centers, memory.totals, stats.far, data)
+    unit = data.view.unit_rows
+    new, reassigned, empty = update_centers(state.centers, memory.totals, stats.far, data.scales, unit=unit)
     moved_share = stats.moved / data.moments.n_rows
     if memory.bound_step is None and config.algorithm == "auto" and bounds_pay(len(centers), data.width, moved_share):
         memory.bound_step = level_step(stats.inertia.total() / data.moments.mass)
@@ -271,7 +272,7 @@ def _beyond(centers: Floats, means: Floats, relaxation: float, *, unit: bool) ->
 
 
 def update_centers(
-    centers: Floats, totals: ClusterSums, far: FarRows, data: PreparedData
+    centers: Floats, totals: ClusterSums, far: FarRows, scales: SumScales, *, unit: bool
 ) -> tuple[Floats, int, tuple[int, ...]]:
     """Return the means of the clusters; an empty cluster takes a far row, which leaves its old cluster.
 
@@ -283,8 +284,10 @@ def update_centers(
         Of all k clusters.
     far : FarRows
         By (-squared distance, row id).
-    data : PreparedData
-        For scales and metric.
+    scales : SumScales
+        Of the totals.
+    unit : bool
+        Whether centres have unit length (cosine).
 
     Returns
     -------
@@ -294,8 +297,8 @@ def update_centers(
     empty : tuple of int
         Clusters that stayed empty: there was no far row left for them.
     """
-    mass = totals.mass / data.scales.mass
-    sums = totals.sums / data.scales.columns
+    mass = totals.mass / scales.mass
+    sums = totals.sums / scales.columns
     empty = np.flatnonzero(totals.mass == 0)
     taken = _takeable(far, len(empty))
     for cluster, at in zip(empty, taken, strict=False):
@@ -308,7 +311,7 @@ def update_centers(
     full = mass > 0
     new = centers.copy()
     new[full] = sums[full] / mass[full, None]
-    if data.view.unit_rows:
+    if unit:
         lengths = np.sqrt(row_sqnorm(new))
         directed = full & (lengths > 0)
         new[directed] /= lengths[directed, None]

@@ -73,6 +73,12 @@ def ladder(n: int, config: KMeansConfig) -> tuple[Rung, ...]:
     return (*rungs, full)
 
 
+def relaxation(n: int, config: KMeansConfig) -> float:
+    """Return how far centres go towards their means; 1 where users expect plain Lloyd: few rows, or centres given."""
+    plain = config.fit_mode == "full" or not isinstance(config.init, str)
+    return 1.0 if plain or (config.fit_mode == "auto" and n < LEAST_ROWS) else RELAXATION
+
+
 def seeding_rung(n: int, config: KMeansConfig) -> Rung:
     """Return the rows among which first centres are looked for: the first sample, also where no pass runs on it."""
     first = ladder(n, config)[0]

@@ -105,7 +105,7 @@ def seeding_passes(config: KMeansConfig, n: int, d: int) -> int:
         return 1
     if method == "k-means||":
         return 2 + 2 * ROUNDS + 1
-    return 2 + config.n_clusters.bit_length() + BATCHES
+    return 2 + config.n_clusters.bit_length() // 2 + BATCHES + 1
 
 
 def _given(data: PreparedData, init: Rows) -> Rows:

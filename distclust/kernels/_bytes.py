@@ -217,23 +217,25 @@ def _levels(emit: Emitter, squares: ir.Value, floors: ir.Value, rates: ir.Value)
 
 
 def make_first_bytes(dtype: str) -> Any:
-    """Return ``first_bytes(scores, k, base, floor, rate, out)``: bounds of a row from its scores, of `dtype`.
+    """Return ``first_bytes(scores, norms, k, base, less, floor, rate, out)``: bounds of a row from its scores.
 
-    A bound is ``(sqrt(score + base) * shrink - floor) * rate``, rounded down into 0 ... 255; `k` is a multiple of the
-    lanes of a vector.
+    A bound is ``(sqrt(score + base - less * norm) * shrink - floor) * rate``, rounded down into 0 ... 255; `k` is a
+    multiple of the lanes of a vector. Scores and norms have `dtype`, and so have the numbers.
     """
     scalar = types.float32 if dtype == "float32" else types.float64
     lanes = LANES[dtype]
 
     @intrinsic
-    def first_bytes(typing_context, scores, k, base, floor, rate, out):
+    def first_bytes(typing_context, scores, norms, k, base, less, floor, rate, out):
         def codegen(context, builder, signature, arguments):
-            scores, k, base, floor, rate, out = arguments
+            scores, norms, k, base, less, floor, rate, out = arguments
             emit = Emitter(builder, dtype)
             bases, floors, rates = emit.splat(base), emit.splat(floor), emit.splat(rate)
+            lesses = emit.splat(builder.fneg(less))
 
             def body(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-                square = builder.fadd(emit.load(emit.place(scores, i), emit.vector, emit.size), bases)
+                norm, score = (emit.load(emit.place(array, i), emit.vector, emit.size) for array in (norms, scores))
+                square = emit.fma(lesses, norm, builder.fadd(score, bases))
                 whole = _levels(emit, square, floors, rates)
                 emit.store(whole, emit.place(out, i, 1), 1)
                 return []
@@ -241,7 +243,7 @@ def make_first_bytes(dtype: str) -> Any:
             emit.loop(ir.Constant(I64, 0), k, lanes, [], body)
             return context.get_dummy_value()
 
-        return types.void(types.int64, types.int64, scalar, scalar, scalar, types.int64), codegen
+        return types.void(*[types.int64] * 3, *[scalar] * 4, types.int64), codegen
 
     return first_bytes
 

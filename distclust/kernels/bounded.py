@@ -56,6 +56,9 @@ ROOM_BELOW = 32
 """Levels below a row's nearest centre at the start: its distance will fall while centres settle."""
 
 _UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
+MOST_DIMS = 500_000
+"""Beyond, rounding is no longer small beside the squared lengths; see `winner_limit`."""
+
 _TINIEST = {"float32": 2.0**-149, "float64": 2.0**-1074}
 _QUICK_LENGTH = 32767.0
 """Length of a rounded row or centre: by Cauchy and Schwarz no sum of products leaves 31 bits."""
@@ -75,8 +78,6 @@ class QuickCenters(NamedTuple):
     """[k]; 0 for centres that are not rounded."""
     sqnorms: npt.NDArray[np.float32]
     """[k] squared lengths; -inf for centres that are not rounded, so that nothing is concluded from it."""
-    reach: float
-    """Largest length of a centre."""
 
 
 class Bounds:
@@ -127,8 +128,8 @@ def quick_centers(centers: np.ndarray) -> QuickCenters:
     quick = _aligned((k, -(-d // QUICK_LANES) * QUICK_LANES), np.int16)
     quick[:, d:] = 0
     steps, sqnorms = np.empty(k, np.float32), np.empty(k, np.float32)
-    reach = _quick_kernel(centers.dtype.name)(centers, quick, steps, sqnorms)
-    return QuickCenters(centers, quick, steps, sqnorms, float(reach))
+    _quick_kernel(centers.dtype.name)(centers, quick, steps, sqnorms)
+    return QuickCenters(centers, quick, steps, sqnorms)
 
 
 def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -192,11 +193,9 @@ def first_bounds(
     best = np.empty((_BLOCK_ROWS, lanes), x.dtype)
     index = np.empty((_BLOCK_ROWS, lanes), np.int32)
     lowest = np.empty(n + lanes, x.dtype)
-    norms = packed.norms[: packed.n_clusters].astype(np.float64)
-    reach = float(np.sqrt(norms.max())) * (1 + 1e-6)
     _first_kernel(dtype, packed.tile)(
         x, tail, packed.panels, packed.norms, scores, best, index, lowest, labels, bounds.levels, bounds.rows,
-        (*_rounding(dtype, packed.n_dims), reach, 1.0 / step),
+        (*_rounding(dtype, packed.n_dims), 1.0 / step),
     )  # fmt: skip
     sqdist = row_sqdist(x, centers, labels[:n])
     bounds.rows[:, 2] = sqdist
@@ -205,6 +204,8 @@ def first_bounds(
 
 def _rounding(dtype: str, d: int) -> tuple[float, float]:
     """Worst case of a score's rounding, an error a product and addition: per squared length, and where all is tiny."""
+    if d > MOST_DIMS:
+        raise ValueError(f"x has {d} columns; bounds are proven for {MOST_DIMS} at most.")
     return (2.0 * d + 16.0) * _UNIT[dtype], (2.0 * d + 16.0) * _TINIEST[dtype]
 
 
@@ -254,12 +255,12 @@ def assign_bounded(
     pairs, found = _bounded_kernel(x.dtype.name)(
         x,
         read_argument(own, "own", "int32", (n,)),
-        *centers[:-1],
+        *centers,
         rounded,
         read_argument(falls, "falls", "uint8", (levels.shape[1],)),
         levels,
         write_argument(bounds.rows, "rows", "float64", (n, _KNOWN)),
-        (*_rounding(x.dtype.name, x.shape[1]), centers.reach, 1.0 / step),
+        (*_rounding(x.dtype.name, x.shape[1]), 1.0 / step),
         labels,
         sqdist,
         unsure,
@@ -273,6 +274,17 @@ def assign_bounded(
     return labels, sqdist, int(pairs) + found * k
 
 
+@jit
+def winner_limit(near, square, rate, least):
+    """Return the largest squared distance at which a centre can have a lower score than one at ``near``.
+
+    A score of a row x and a centre c is off by at most ``e = rate (|c| |x| + |c|^2) + least``. For a centre at distance
+    D, ``|c| <= |x| + D`` makes it ``rate (3.5 |x|^2 + 2.5 D^2) + least``, and the winner has ``D^2 - e <= near + e'``.
+    No length of a centre occurs: one far off does not cost the others their bounds.
+    """
+    return (near * (1.0 + 4.0 * rate) + 8.0 * rate * square + 4.0 * least) / (1.0 - 2.5 * rate)
+
+
 @once
 def _quick_kernel(dtype: str) -> Any:
     size = SIZES[dtype]
@@ -284,11 +296,9 @@ def _quick_kernel(dtype: str) -> Any:
     def quick_centers(centers, quick, steps, sqnorms):
         k, d = centers.shape
         centers_at, quick_at = address(centers), address(quick)
-        reach = 0.0
         for j in range(k):
             square = sqnorm_of_row(centers_at + j * d * size, d)
             length = np.sqrt(square)
-            reach = max(reach, length)
             if _LEAST_LENGTH < length < _MOST_LENGTH:
                 scale = kind(_QUICK_LENGTH / length)
                 steps[j], sqnorms[j] = np.float32(1.0 / np.float64(scale)), np.float32(square)
@@ -296,7 +306,6 @@ def _quick_kernel(dtype: str) -> Any:
                 scale = kind(0.0)
                 steps[j], sqnorms[j] = np.float32(0.0), np.float32(0.0 if square == 0 else -np.inf)
             round_row(centers_at + j * d * size, scale, d, quick_at + j * quick.shape[1] * 2)
-        return reach * (1 + 1e-9)
 
     return quick_centers
 
@@ -316,7 +325,7 @@ def _first_kernel(dtype: str, tile: tuple[int, int]) -> Any:
     @jit(name=f"first_bounds_{dtype}_{rows}x{vectors}")
     def first(x, tail, panels, norms, scores, best, index, lowest, labels, levels, known, rates):
         n, d = x.shape
-        rate, least, reach, levels_per = rates
+        rate, least, levels_per = rates
         k, w = norms.shape[0], levels.shape[1]
         whole = n - n % rows
         x_at, tail_at, panels_at, norms_at = address(x), address(tail), address(panels), address(norms)
@@ -343,12 +352,14 @@ def _first_kernel(dtype: str, tile: tuple[int, int]) -> Any:
                 lane_minimum(best_at + done * size, index_at + done * 4, lowest_at + r * size, labels_at + r * 4)
             for r in range(start, stop):
                 square = sqnorm_of_row(x_at + r * d * size, d)
-                room = rate * (reach * np.sqrt(square) + reach * reach + square) + least
                 nearest = np.sqrt(max(square + lowest[r], 0.0))
                 floor = np.float32(max(nearest - ROOM_BELOW / levels_per, 0.0))
                 known[r, 0], known[r, 1] = floor, square
                 scored = scores_at + (r - start) * k * size
-                first_bytes(scored, min(k, w), kind(square - room), kind(floor), kind(levels_per), levels_at + r * w)
+                first_bytes(
+                    scored, norms_at, min(k, w), kind(square - rate * square - least), kind(2.0 * rate), kind(floor),
+                    kind(levels_per), levels_at + r * w,
+                )  # fmt: skip
                 for j in range(k, w):
                     levels[r, j] = 255
 
@@ -402,7 +413,7 @@ def _bounded_kernel(dtype: str) -> Any:
         n, d = x.shape
         k = centers.shape[0]
         padded = quick.shape[1]
-        rate, least, reach, levels_per = rates
+        rate, least, levels_per = rates
         room_for = k + 32
         ids, sums = np.empty(room_for, np.int32), np.empty(room_for, np.int32)
         their_sqnorms, their_steps = np.zeros(room_for, np.float32), np.zeros(room_for, np.float32)
@@ -420,11 +431,8 @@ def _bounded_kernel(dtype: str) -> Any:
             near = known[r, 2]
             if falls[mine]:
                 near = sqdist_of_row(row_at, centers_at + mine * d * size, d)
-            # A row is at most so long; and what float64 takes away from its own sums.
-            most = np.sqrt(near) + reach
-            rounding = rate * (reach * most + reach * reach) + (d + 16.0) * 2.0**-53 * most * most
-            room = 2.0 * (rounding + least)
-            limit = near + room
+            square = known[r, 1]
+            limit = winner_limit(near, square, rate, least)
             floor = known[r, 0]
             reached = (np.sqrt(limit) * (1 + 1e-12) - floor) * levels_per
             threshold = 255 if reached >= 255 else 0 if reached < 0 else np.int64(reached)
@@ -433,7 +441,6 @@ def _bounded_kernel(dtype: str) -> Any:
             if count == 0:
                 continue
             pairs += count
-            square = known[r, 1]
             length = np.sqrt(square)
             scale, step, base, error = kind(0.0), 0.0, np.float32(square), 0.0
             if _LEAST_LENGTH < length < _MOST_LENGTH:
@@ -471,10 +478,11 @@ def _bounded_kernel(dtype: str) -> Any:
                         labels[r] = j
             sqdist[r] = nearest
             near_ties = 0
-            if near <= nearest + room:
+            limit = winner_limit(nearest, square, rate, least)
+            if near <= limit:
                 ties[0], near_ties = mine, 1
             for i in range(count):
-                if exact[i] <= nearest + room:
+                if exact[i] <= limit:
                     if near_ties < _MOST_SCORES:
                         ties[near_ties] = ids[i]
                     near_ties += 1

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from distclust.data.block import Block
 from distclust.engines.protocol import StepContext
 from distclust.kernels.bounded import (
+    MOST_DIMS,
     Bounds,
     QuickCenters,
     assign_bounded,
@@ -25,10 +26,28 @@ from distclust.ops.centers import CenterSet
 Labels = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 
-LEAST_CLUSTERS = 64
-LEAST_WIDTH = 32
+LEAST_CLUSTERS_BY_WIDTH = ((256, 32), (128, 64), (96, 128), (48, 256))
+"""From how many clusters on bounds pay, by least dimensions; below 48 never. Twelve passes with bounds (making them
+included) over twelve without, rows near a subspace, float32, one thread of an Emerald Rapids, 2026-11-23:
+
+========== ==== ==== ==== ==== ==== ==== ====
+dimensions k=32   64  128  256  500 1000 2000
+========== ==== ==== ==== ==== ==== ==== ====
+16                                  1.44
+32                        1.08      0.66
+48                             0.73
+64                   1.02 0.75 0.59 0.47 0.53
+96                        0.61
+128             0.84 0.64 0.49 0.36
+256             0.62 0.51
+384        0.72 0.59 0.43
+768        0.79 0.60
+========== ==== ==== ==== ==== ==== ==== ====
+
+``tests/bench/kmeans_passes.py`` prints the pass by pass figures of larger sets."""
+
 MOST_MOVED = 0.5
-"""Share of the rows that may still change cluster: about one in three do in a second pass."""
+"""Share of the rows that may still change cluster: about one in three do in a second pass. See `DESIGN.md`."""
 
 LEVELS = 255
 REACH = 1.0
@@ -40,12 +59,9 @@ MOST_BYTES_PER_VALUE = 16
 
 def bounds_pay(n_clusters: int, width: int, moved_share: float) -> bool:
     """Tell whether the next passes are cheaper with bounds."""
-    return (
-        n_clusters >= LEAST_CLUSTERS
-        and width >= LEAST_WIDTH
-        and n_clusters <= MOST_BYTES_PER_VALUE * width
-        and moved_share <= MOST_MOVED
-    )
+    least = min((k for d, k in LEAST_CLUSTERS_BY_WIDTH if width >= d), default=n_clusters + 1)
+    possible = width <= MOST_DIMS and n_clusters <= MOST_BYTES_PER_VALUE * width
+    return possible and n_clusters >= least and moved_share <= MOST_MOVED
 
 
 def level_step(mean_sqdist: float) -> float:

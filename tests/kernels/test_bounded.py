@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from distclust.kernels import _bytes
 from distclust.kernels._emit import address
 from distclust.kernels._machine import machine
-from distclust.kernels.bounded import Bounds, assign_bounded, bounds_bytes, first_bounds, level_falls, quick_centers
+from distclust.kernels.bounded import (
+    MOST_DIMS,
+    Bounds,
+    assign_bounded,
+    bounds_bytes,
+    first_bounds,
+    level_falls,
+    quick_centers,
+)
 from distclust.kernels.lloyd import row_sqdist
 from distclust.kernels.nearest import assign_nearest, pack_centers
 
@@ -117,6 +125,24 @@ def test_far_centers_are_left_out() -> None:
     centers = x[rng.choice(2400, 160, replace=False)]
     (pairs,) = compare(x, [centers, centers], 0.02)
     assert pairs < 2400 * 160 / 10
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_center_far_off_costs_the_others_nothing(dtype: str) -> None:
+    rng = np.random.default_rng(1)
+    x = rows_of("clusters", rng, 1000, 16).astype(dtype)
+    x[0] *= 1e7
+    centers = x[rng.choice(1000, 100, replace=False)]
+    centers[7] = x[0]
+    first, second = compare(x, [centers, centers, centers], 0.02)
+    assert first < 1000 * 100 / 10
+    assert second < 1000 * 100 / 10
+
+
+def test_rows_are_not_wider_than_the_proof() -> None:
+    x = np.zeros((1, MOST_DIMS + 1), np.float32)
+    with pytest.raises(ValueError, match="bounds are proven for 500000 at most"):
+        first_bounds(x, x, pack_centers(x), 1.0)
 
 
 def test_only_near_ties_beyond_a_few_need_the_plain_kernel() -> None:

@@ -7,9 +7,39 @@ from types import ModuleType
 
 import pytest
 
-from distclust.kernels import chains, elementary, linear, lloyd, metrics, mixture, nearest, random, transport, tree
+from distclust.kernels import (
+    chains,
+    dissimilarity,
+    elementary,
+    linear,
+    lloyd,
+    medoids,
+    metrics,
+    mixture,
+    nearest,
+    random,
+    screened,
+    top,
+    transport,
+    tree,
+)
 
-MODULES = [chains, elementary, linear, lloyd, metrics, mixture, nearest, random, transport, tree]
+MODULES = [
+    chains,
+    dissimilarity,
+    elementary,
+    linear,
+    lloyd,
+    medoids,
+    metrics,
+    mixture,
+    nearest,
+    random,
+    screened,
+    top,
+    transport,
+    tree,
+]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
