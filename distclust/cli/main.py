@@ -43,6 +43,7 @@ for _command in (
     commands.kmeans,
     commands.bisect,
     commands.kmedoids,
+    commands.gmm,
     commands.assign,
     commands.evaluate,
     commands.sweep,

@@ -11,9 +11,11 @@ from distclust.kernels import (
     chains,
     dissimilarity,
     elementary,
+    linear,
     lloyd,
     medoids,
     metrics,
+    mixture,
     nearest,
     random,
     screened,
@@ -22,7 +24,22 @@ from distclust.kernels import (
     tree,
 )
 
-MODULES = [chains, dissimilarity, elementary, lloyd, medoids, metrics, nearest, random, screened, top, transport, tree]
+MODULES = [
+    chains,
+    dissimilarity,
+    elementary,
+    linear,
+    lloyd,
+    medoids,
+    metrics,
+    mixture,
+    nearest,
+    random,
+    screened,
+    top,
+    transport,
+    tree,
+]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
