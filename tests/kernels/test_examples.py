@@ -7,9 +7,37 @@ from types import ModuleType
 
 import pytest
 
-from distclust.kernels import chains, elementary, linear, lloyd, metrics, mixture, nearest, random, transport, tree
+from distclust.kernels import (
+    cells,
+    chains,
+    content,
+    elementary,
+    linear,
+    lloyd,
+    metrics,
+    mixture,
+    nearest,
+    random,
+    scatter,
+    transport,
+    tree,
+)
 
-MODULES = [chains, elementary, linear, lloyd, metrics, mixture, nearest, random, transport, tree]
+MODULES = [
+    cells,
+    chains,
+    content,
+    elementary,
+    linear,
+    lloyd,
+    metrics,
+    mixture,
+    nearest,
+    random,
+    scatter,
+    transport,
+    tree,
+]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
