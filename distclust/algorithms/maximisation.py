@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from distclust.kernels.linear import congruence, inverse_upper
-from distclust.ops.mixture import CovarianceType, Mixture, SingularCovarianceError
+from distclust.ops.mixture import Mixture, SingularCovarianceError
+from distclust.stats.covariance import CovarianceType
 from distclust.stats.gaussian import GaussianMoments
 
 Floats = npt.NDArray[np.float64]

@@ -83,8 +83,10 @@ class MixtureResult:
         Passes of the kept initialisation.
     converged : bool
         The likelihood changed by less than ``tol`` before ``max_iter``.
+    raised : bool
+        A covariance was singular, so that more regularisation was needed than was asked for.
     reg_covar : float
-        The largest regularisation that was needed; more than was asked where a covariance was singular.
+        The largest regularisation that was needed.
     history : tuple of MixturePass
         Of the kept initialisation.
     """
@@ -93,6 +95,7 @@ class MixtureResult:
     lower_bound: float
     n_iter: int
     converged: bool
+    raised: bool
     reg_covar: float
     history: tuple[MixturePass, ...]
 
@@ -195,7 +198,8 @@ def fit_mixture(
     assert best is not None
     reg_covar = max((entry.reg_covar for entry in best.history), default=climb.reg_covar)
     last = best.history[-1].log_likelihood
-    return MixtureResult(best.mixture, last, len(best.history), best.converged, reg_covar, best.history)
+    raised = reg_covar > climb.reg_covar
+    return MixtureResult(best.mixture, last, len(best.history), best.converged, raised, reg_covar, best.history)
 
 
 @dataclass(frozen=True)
@@ -268,8 +272,6 @@ class _Climb:
 
     def first(self, number: int, run: Checkpointed | None) -> Mixture:
         """Return the mixture that an initialisation begins with."""
-        began = time.perf_counter()
-        self._engine.options.emit(StageStarted(stage="start", total_rows=self._data.pinned.n_rows))
         config, data = self._config, self._data
         weights, means, precisions = config.weights_init, config.means_init, config.precisions_init
         found = None
@@ -286,21 +288,25 @@ class _Climb:
             )
         except SingularCovarianceError as fault:
             raise UsageError(f"precisions_init: {fault.message}", do="Give positive definite precisions.") from None
-        self._engine.options.emit(StageEnded(stage="start", seconds=time.perf_counter() - began))
         return mixture
 
     def _from_rows(self, number: int, run: Checkpointed | None) -> Mixture:
         """Return the mixture of the clusters, or the random responsibilities, that the settings ask for."""
         config, data, grid = self._config, self._data, self._grid
-        k, seed = config.n_components, config.seed + number
+        k, seed = config.n_components, (config.seed + number) % 2**64
+        centers = CenterSet(np.empty((0, data.width)))
+        if config.init_params != "random":
+            centers = self._centers(number, seed, run)
+        # Of random responsibilities all components begin in the middle; of too few distinct rows, those left over.
+        missing = np.repeat(data.moments.mean[None], k - len(centers), axis=0)
+        base = self._base(np.concatenate([centers.rows.astype(np.float64), missing]))
+        began = time.perf_counter()
+        self._engine.options.emit(StageStarted(stage="start", total_rows=data.pinned.n_rows))
         if config.init_params == "random":
-            base = self._base(np.repeat(data.moments.mean[None], k, axis=0))
-            stats = random_statistics(self._engine, data.pinned, base, grid, seed % 2**64)
+            stats = random_statistics(self._engine, data.pinned, base, grid, seed)
         else:
-            centers = self._centers(number, seed % 2**64, run)
-            missing = np.repeat(data.moments.mean[None], k - len(centers), axis=0)
-            base = self._base(np.concatenate([centers.rows.astype(np.float64), missing]))
             stats = labelled(self._engine, data.pinned, base, grid, centers)
+        self._engine.options.emit(StageEnded(stage="start", seconds=time.perf_counter() - began))
         moments = stats.moments(grid)
         mixture, reg_covar = self._maximised(lambda: maximised(moments, base, self._spread, self.reg_covar))
         if reg_covar > self.reg_covar:

@@ -10,11 +10,32 @@ import numpy as np
 import numpy.typing as npt
 
 from distclust.errors import UsageError, unknown_name
-from distclust.ops.mixture import COVARIANCE_TYPES, CovarianceType
+from distclust.stats.covariance import COVARIANCE_TYPES, CovarianceType
 
 Floats = npt.NDArray[np.float64]
 MixtureInit = Literal["kmeans", "k-means++", "random", "random_from_data"]
 MIXTURE_INITS: tuple[MixtureInit, ...] = ("kmeans", "k-means++", "random", "random_from_data")
+
+
+FULL_WIDTH = 256
+"""Widest rows that get covariances of their own by themselves: a pass costs k d^2 a row."""
+
+
+def covariance_for(n_rows: int, n_components: int, width: int) -> CovarianceType:
+    """Return the richest kind of covariance that the rows can pay for.
+
+    ``full`` where a component has twice as many rows as its covariance has entries, and rows are at most 256 wide;
+    ``diag`` where it has twice as many as there are columns; ``spherical`` below that.
+
+    Examples
+    --------
+    >>> covariance_for(10_000, 5, 20), covariance_for(10_000, 5, 384), covariance_for(100, 5, 50)
+    ('full', 'diag', 'spherical')
+    """
+    rows = n_rows / n_components
+    if width <= FULL_WIDTH and rows >= width * (width + 1):
+        return "full"
+    return "diag" if rows >= 2 * width else "spherical"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ from distclust.config import (
     BisectJob,
     DataJob,
     EvaluateJob,
+    GMMJob,
     KMeansJob,
     SweepJob,
     checked,
@@ -64,6 +65,16 @@ def bisect(given: Given) -> None:
     drawn. Stops and goes on as kmeans does.
     """
     _run(_job("bisect", given), given)
+
+
+@takes(data_argument(GMMJob), *options_of(GMMJob), JSON)
+def gmm(given: Given) -> None:
+    """Fit a Gaussian mixture: components, soft labels, manifest.
+
+    Labels are the most probable components, with probability and log density; --top lists more. Wide rows (embeddings)
+    want --pca. Stops and goes on as kmeans does.
+    """
+    _run(_job("gmm", given), given)
 
 
 @takes(

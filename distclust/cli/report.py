@@ -177,11 +177,30 @@ def _summary_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
         pairs += _balance_pairs(summary["balance"])
     if "depth" in summary:
         pairs.append(("tree", f"{amount_text(summary['passes'], 'pass')}, at most {summary['depth']} splits deep"))
+    if "log_likelihood" in summary:
+        pairs += _mixture_pairs(summary)
     if "iterations" in summary:
         end = "converged" if summary["converged"] else "stopped at --max-iter"
         pairs.append(("iterations", f"{summary['iterations']}, {end}"))
     stages = "  ".join(f"{stage} {seconds_text(seconds)}" for stage, seconds in summary["seconds"].items())
     return [*pairs, ("time", stages)]
+
+
+def _mixture_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what a mixture adds: the projection, the kind of covariance, likelihood and criteria."""
+    pairs = []
+    projection = summary["projection"]
+    if projection is not None:
+        parts = ["columns of unit variance"] if projection["zscore"] else []
+        if projection["pca"]:
+            share = f"{projection['explained']:.2%} of the variance"
+            parts.append(f"{projection['components']} of {projection['of']} principal axes, {share}")
+        pairs.append(("projection", "; ".join(parts)))
+    pairs.append(("mixture", f"{summary['covariance_type']}, {count_text(summary['parameters'])} parameters"))
+    if summary["reg_covar_raised"]:
+        pairs.append(("reg_covar", f"raised to {summary['reg_covar']:.3g}: a covariance was singular"))
+    criteria = "  ".join(f"{name.upper()} {summary[name]:.8g}" for name in ("bic", "aic", "icl"))
+    return [*pairs, ("likelihood", f"{summary['log_likelihood']:.8g} a row  {criteria}")]
 
 
 def _balance_pairs(balance: dict[str, Any]) -> list[tuple[str, str]]:
@@ -205,26 +224,43 @@ def _file_pairs(outcome: JobOutcome) -> list[tuple[str, str]]:
     model = [("model", f"{root}/model/centers.parquet")] if outcome.summary.keys() & {"iterations", "depth"} else []
     if "depth" in outcome.summary:
         model.append(("tree", f"{root}/model/tree.parquet"))
+    if "log_likelihood" in outcome.summary:
+        model.append(("mixture", f"{root}/model/mixture.parquet"))
     return [*model, ("labels", f"{root}/labels/"), ("manifest", f"{root}/manifest.json")]
 
 
 def _history_lines(history: Sequence[dict[str, Any]]) -> list[str]:
     if not history:
         return []
-    rows: list[tuple[str, ...]] = [
-        (
-            str(entry["iteration"]),
-            f"{entry['inertia']:.8g}",
-            f"{entry['shift']:.4g}",
-            count_text(entry["moved"]),
-            str(entry["reassigned"]),
-            f"{entry['seconds']:.3f}",
-        )
-        for entry in history
-    ]
+    header: tuple[str, ...] = ("pass", "inertia", "shift", "moved", "reassigned", "seconds")
+    cells = _lloyd_cells
+    if "log_likelihood" in history[0]:
+        header, cells = ("pass", "log-likelihood", "change", "reg_covar", "seconds"), _likelihood_cells
+    rows = [cells(entry) for entry in history]
     title = f"History: {amount_text(len(rows), 'pass')}"
     if len(rows) > _SHOWN_PASSES:
         head, tail = rows[: _SHOWN_PASSES // 2], rows[-_SHOWN_PASSES // 2 :]
-        rows = [*head, ("...", *[""] * 5), *tail]
+        rows = [*head, ("...", *[""] * (len(header) - 1)), *tail]
         title += "; all with --json"
-    return ["", title, *_table(("pass", "inertia", "shift", "moved", "reassigned", "seconds"), rows)]
+    return ["", title, *_table(header, rows)]
+
+
+def _lloyd_cells(entry: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        str(entry["iteration"]),
+        f"{entry['inertia']:.8g}",
+        f"{entry['shift']:.4g}",
+        count_text(entry["moved"]),
+        str(entry["reassigned"]),
+        f"{entry['seconds']:.3f}",
+    )
+
+
+def _likelihood_cells(entry: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        str(entry["iteration"]),
+        f"{entry['log_likelihood']:.8g}",
+        f"{entry['change']:.4g}",
+        f"{entry['reg_covar']:.3g}",
+        f"{entry['seconds']:.3f}",
+    )

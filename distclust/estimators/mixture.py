@@ -21,7 +21,8 @@ from distclust.errors import UsageError
 from distclust.estimators._base import RowEstimator, seed_of
 from distclust.estimators._rows import RowColumns, opened
 from distclust.ops.assign import predict
-from distclust.ops.mixture import CovarianceType, Mixture, densities, expectation, grid_of, memberships
+from distclust.ops.mixture import Mixture, densities, expectation, grid_of, memberships
+from distclust.stats.covariance import CovarianceType
 from distclust.stats.gaussian import GaussianMoments
 
 Floats = npt.NDArray[np.float64]

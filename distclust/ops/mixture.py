@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,11 +31,10 @@ from distclust.kernels.mixture import (
 from distclust.kernels.random import uniform
 from distclust.ops.centers import LabelRule
 from distclust.ops.profile import PreparedData
+from distclust.stats.covariance import CovarianceType
 from distclust.stats.gaussian import GaussianStats
 
 Floats = npt.NDArray[np.float64]
-CovarianceType = Literal["full", "tied", "diag", "spherical"]
-COVARIANCE_TYPES: tuple[CovarianceType, ...] = ("full", "tied", "diag", "spherical")
 _FORMS: dict[CovarianceType, Form] = {"full": "full", "tied": "tied", "diag": "axis", "spherical": "axis"}
 _BATCH_VALUES = 1 << 20
 """Given responsibilities of a batch of rows; bounds what a step holds besides its block."""

@@ -13,10 +13,11 @@ from distclust.artifacts.tree import load_tree
 from distclust.config import AssignJob
 from distclust.data.refs import Metric
 from distclust.data.sources import Source
-from distclust.errors import DataError
+from distclust.errors import DataError, UsageError
 from distclust.ops.centers import LabelRule
 from distclust.ops.profile import PreparedData, prepare
 from distclust.workflows.common import Bench, JobOutcome, Session, label_summary, run_job, source_of
+from distclust.workflows.gmm import label_with_mixture
 
 RUN_KIND = "assign/1"
 BALANCE = "stats/balance.json"
@@ -37,11 +38,17 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
     ------
     DataError
         The dataset has another width than the model.
+    UsageError
+        Balanced sizes are asked of a mixture.
     """
     model = load_model(job.model)
     job = _with_model_columns(job, model)
 
     def work(bench: Bench) -> tuple[dict[str, Any], dict[str, str]]:
+        if model.kind.startswith("gmm/"):
+            data, stats = label_with_mixture(bench, model, job.model, job.on_bad_rows)
+            digests = {"centers": model.vectors_digest, "labels": f"{stats.labels_digest:016x}"}
+            return {**label_summary(data, stats), "dimensions": bench.source.width}, digests
         precision = model.parameters.get("precision", "float32")
         data = prepare(
             bench.engine,
@@ -66,6 +73,12 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
 
     source = source_of(job)
     _check_width(source, model)
+    if job.balanced and model.kind.startswith("gmm/"):
+        raise UsageError(
+            "a mixture labels rows by probability: balanced sizes are for models with centres alone.",
+            where=job.model,
+            do="Use a model of kmeans or bisect.",
+        )
     config = {**job.what(), "model": model.vectors_digest}
     return run_job(job, session or Session(), source, work, kind=RUN_KIND, config=config)
 

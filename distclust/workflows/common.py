@@ -121,13 +121,17 @@ class Bench:
 
     def label(self, data: PreparedData, centers: CenterSet, rule: LabelRule | None = None) -> AssignStats:
         """Label the partitions that are not committed yet, by a rule or the nearest; return the statistics of all."""
+        return self.label_by(lambda sink, done: assign(self.engine, data, centers, rule=rule, sink=sink, skip=done))
+
+    def label_by(self, label: Callable[[Storage, dict[int, AssignStats]], AssignStats]) -> AssignStats:
+        """Label the partitions that are not committed yet, given where to and the statistics of those that are."""
         done = {
             index: AssignStats.from_bytes(bytes.fromhex(commit.extra["stats"]))
             for index, commit in read_commits(self.run.storage, "labels").items()
         }
         rows = sum(ref.n_rows for ref in self.refs if ref.index not in done)
         with self.clock.stage("label", self.emit, rows):
-            stats = assign(self.engine, data, centers, rule=rule, sink=self.run.storage, skip=done)
+            stats = label(self.run.storage, done)
             self._check_labels()
         self.run.storage.put("stats/labels.npz", stats.to_bytes())
         return stats

@@ -121,6 +121,12 @@ def run_evaluate(job: EvaluateJob, session: Session | None = None) -> RunScores:
     storage = open_storage(job.run)
     record = _complete_run(storage)
     model = _model_of(storage, record)
+    if model.parameters.get("mixture", {}).get("projection_digest"):
+        raise UsageError(
+            "the run projected its rows (zscore, pca); labels of projected rows cannot be scored.",
+            where=job.run,
+            do="Score a run without --zscore and --pca.",
+        )
     source = _source_of(job, record)
     if job.truth is not None:
         column_type(source.files[0].uri, source.files[0].format, job.truth, "the truth column")

@@ -20,8 +20,9 @@ from distclust.engines.local import LocalEngine
 from distclust.engines.protocol import CancelToken, Engine, EngineOptions
 from distclust.errors import CancelledError, DataError, UsageError
 from distclust.ops.assign import predict
-from distclust.ops.mixture import COVARIANCE_TYPES, CovarianceType, Mixture, SingularCovarianceError, densities
+from distclust.ops.mixture import Mixture, SingularCovarianceError, densities
 from distclust.ops.scatter import scatter_of
+from distclust.stats.covariance import COVARIANCE_TYPES, CovarianceType
 from distclust.testing.hostile import HostileEngine
 from tests.algorithms.rows import prepared, random_sizes
 from tests.algorithms.test_kmeans import Run

@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from distclust import GaussianMixture
 from distclust.errors import UsageError
-from distclust.ops.mixture import COVARIANCE_TYPES, CovarianceType
+from distclust.stats.covariance import COVARIANCE_TYPES, CovarianceType
 from tests.estimators.checks import checks_of
 
 

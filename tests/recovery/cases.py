@@ -55,6 +55,7 @@ def labels_of(run: Path) -> str:
     digest = hashlib.sha256()
     for name in whole.column_names:
         column = whole.column(name).combine_chunks()
+        column = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
         digest.update(name.encode() + np.ascontiguousarray(column.to_numpy(zero_copy_only=False)).tobytes())
     return digest.hexdigest()
 
