@@ -11,15 +11,17 @@ if TYPE_CHECKING:
     from distclust.estimators.bisecting import BisectingKMeans as BisectingKMeans
     from distclust.estimators.kmeans import KMeans as KMeans
     from distclust.estimators.mixture import GaussianMixture as GaussianMixture
+    from distclust.estimators.ppp import PPP as PPP
 
 # Looked up on first use: the command line must not pay for scikit-learn, nor need it.
 _LAZY = {
     "BisectingKMeans": "distclust.estimators.bisecting",
     "GaussianMixture": "distclust.estimators.mixture",
     "KMeans": "distclust.estimators.kmeans",
+    "PPP": "distclust.estimators.ppp",
 }
 
-__all__ = ["BisectingKMeans", "GaussianMixture", "KMeans", "__version__"]
+__all__ = ["BisectingKMeans", "GaussianMixture", "KMeans", "PPP", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -33,7 +33,7 @@ from distclust.ops.cells import sample_by_content
 from distclust.ops.mixture import Mixture
 from distclust.ops.profile import PreparedData, projected
 from distclust.ops.scatter import scatter_of
-from distclust.ops.validation import NearEngine, NearRule, far_rows
+from distclust.ops.validation import NearEngine, far_rows
 from distclust.ops.whiten import Projection
 
 Floats = npt.NDArray[np.float64]
@@ -47,7 +47,7 @@ GAUSSIAN_MIDDLE = 4.6526957480816815
 """Width of the middle 98 % of a Gaussian, in standard deviations."""
 
 FAR = 30.0
-"""Rows further out than this in a column, in units of its scale, are outliers: they take no part and get no cluster."""
+"""Rows further out than this in a column, in units of its scale, are outliers: they take no part in the fit."""
 
 WIDE = 32
 """Rows of more columns are reduced to principal components."""
@@ -65,6 +65,8 @@ class PPPResult:
         From centred rows to the coordinates of the fit.
     center : (d,) float64
         What is subtracted from rows first, in the coordinates of the source.
+    rest : (d,) float64
+        What the projection does not see of the mean of all rows, centred.
     columns : (c,) int64
         Columns of the source that take part.
     verdicts : tuple of Verdict
@@ -84,6 +86,7 @@ class PPPResult:
     fit: PPPFit
     projection: Projection
     center: Floats
+    rest: Floats
     columns: Ints
     verdicts: tuple[Verdict, ...]
     scores: tuple[ColumnScore, ...]
@@ -99,11 +102,6 @@ class PPPResult:
         return self.fit.mixture
 
     @property
-    def rule(self) -> NearRule:
-        """How rows are labelled."""
-        return NearRule(self.mixture, FAR)
-
-    @property
     def clusterable(self) -> bool:
         """Whether there is more than one cluster."""
         return len(self.mixture) > 1
@@ -115,8 +113,8 @@ class PPPResult:
 
     @property
     def centers(self) -> Floats:
-        """(k, d) means in the coordinates of the source, as far as the fit's coordinates tell."""
-        return np.asarray(self.projection.backward(self.mixture.means) + self.center)
+        """(k, d) means in the coordinates of the source; where the fit does not see, those of all rows."""
+        return np.asarray(self.projection.backward(self.mixture.means) + self.center + self.rest)
 
     def report(self) -> dict[str, Any]:
         """Return all that explains the result, as plain values."""
@@ -156,6 +154,7 @@ class _Frame:
     sample: Floats
     projection: Projection
     center: Floats
+    rest: Floats
     columns: Ints
 
 
@@ -204,6 +203,7 @@ def fit_ppp(engine: Engine, data: PreparedData, config: PPPConfig, run: Checkpoi
         kept,
         frame.projection,
         frame.center,
+        frame.rest,
         frame.columns,
         verdicts,
         scores,
@@ -244,10 +244,15 @@ def _framed(
     rows = projected(engine, shifted, projection.axes)
     sample = projection.forward(np.ascontiguousarray(centred))
     engine.options.emit(StageEnded(stage="scale", seconds=time.perf_counter() - started))
+    mean = data.moments.mean - middle
     if (rows.extent > FAR).any():
         engine = NearEngine(engine, FAR)
-        sample = sample[~far_rows(sample, FAR)]
-    return _Frame(engine, rows, np.ascontiguousarray(sample), projection, data.offset + middle, columns)
+        near = ~far_rows(sample, FAR)
+        sample, mean = sample[near], centred[near].mean(axis=0)
+    rest = np.zeros(data.width)
+    if projection.vectors is not None:
+        rest = mean - projection.backward(projection.forward(np.ascontiguousarray(mean[None])))[0]
+    return _Frame(engine, rows, np.ascontiguousarray(sample), projection, data.offset + middle, rest, columns)
 
 
 def _principal(engine: Engine, data: PreparedData, per_unit: Floats, columns: Ints, config: PPPConfig) -> Projection:

@@ -38,6 +38,8 @@ _METAVARS = {
     "init_params": "WORD",
     "pca": "NUMBER",
     "reg_covar": "NUMBER",
+    "scaling": "WORD",
+    "features": "WORD",
 }
 
 _PANELS = {

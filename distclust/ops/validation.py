@@ -169,16 +169,3 @@ class NearEngine:
 
     def close(self) -> None:
         """Do nothing: the engine is its owner's."""
-
-
-@dataclass(frozen=True)
-class NearRule:
-    """The most probable component of every row, -1 for far ones; a `LabelRule`."""
-
-    mixture: Mixture
-    limit: float
-
-    def labels(self, block: Block, context: StepContext) -> npt.NDArray[np.int32]:
-        """Label a block."""
-        labels = self.mixture.labels(block, context)
-        return np.where(far_rows(block.x, self.limit), np.int32(-1), labels)

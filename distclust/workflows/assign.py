@@ -45,7 +45,7 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
     job = _with_model_columns(job, model)
 
     def work(bench: Bench) -> tuple[dict[str, Any], dict[str, str]]:
-        if model.kind.startswith("gmm/"):
+        if _is_mixture(model):
             data, stats = label_with_mixture(bench, model, job.model, job.on_bad_rows)
             digests = {"centers": model.vectors_digest, "labels": f"{stats.labels_digest:016x}"}
             return {**label_summary(data, stats), "dimensions": bench.source.width}, digests
@@ -73,7 +73,7 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
 
     source = source_of(job)
     _check_width(source, model)
-    if job.balanced and model.kind.startswith("gmm/"):
+    if job.balanced and _is_mixture(model):
         raise UsageError(
             "a mixture labels rows by probability: balanced sizes are for models with centres alone.",
             where=job.model,
@@ -81,6 +81,10 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
         )
     config = {**job.what(), "model": model.vectors_digest}
     return run_job(job, session or Session(), source, work, kind=RUN_KIND, config=config)
+
+
+def _is_mixture(model: Model) -> bool:
+    return model.kind.partition("/")[0] in ("gmm", "ppp")
 
 
 def _with_model_columns(job: AssignJob, model: Model) -> AssignJob:
