@@ -78,6 +78,8 @@ class PPP(ClusterMixin, RowEstimator):
         Columns that took part in the fit that was kept.
     report_ : dict
         All of it, with the splits that were accepted and refused, the path over k, clusterability before and after.
+    n_iter_ : int
+        Passes of the mixture over the rows.
     n_features_in_ : int
     feature_names_in_ : (n_features,) array of str
         Only for input with string column names.
@@ -195,6 +197,7 @@ class PPP(ClusterMixin, RowEstimator):
         self.clusterable_ = result.clusterable
         self.report_ = result.report()
         self.verdicts_ = self.report_["verdicts"]
+        self.n_iter_ = len(result.fit.passes)
         self.stability_ = result.fit.mean_stability
         self.feature_mask_ = np.isin(np.arange(width), result.columns)
         self.n_features_in_ = width

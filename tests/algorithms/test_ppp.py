@@ -117,7 +117,7 @@ def test_uniform_noise_is_not_clusterable(engine: Engine, n: int, d: int) -> Non
 @pytest.mark.parametrize(("apart", "k"), [(1.5, 1), (1.9, 1), (4.0, 2)])
 def test_two_gaussians_are_two_from_two_deviations_on(engine: Engine, apart: float, k: int) -> None:
     rng = np.random.default_rng(1)
-    X = np.concatenate([rng.normal(size=(2000, 2)), [*rng.normal(size=(2000, 2)), apart, 0.0]])
+    X = np.concatenate([rng.normal(size=(2000, 2)), rng.normal(size=(2000, 2)) + np.array([apart, 0.0])])
     result, _ = fit(engine, X, features="all")
     assert len(result.mixture) == k
 
@@ -199,9 +199,9 @@ def test_a_stopped_fit_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     with LocalEngine(1) as engine, prepared(engine, X, **HOW) as data:
         whole = bits(fit_ppp(engine, data, PPPConfig()))
     run = Run(tmp_path)
-    with LocalEngine(1, EngineOptions(emit=stop, cancel=cancel)) as engine, prepared(engine, X, **HOW) as data:
-        with pytest.raises(CancelledError):
-            fit_ppp(engine, data, PPPConfig(), run)
+    options = EngineOptions(emit=stop, cancel=cancel)
+    with pytest.raises(CancelledError), LocalEngine(1, options) as engine, prepared(engine, X, **HOW) as data:
+        fit_ppp(engine, data, PPPConfig(), run)
     levels.clear()
     with LocalEngine(1, EngineOptions(emit=stop)) as engine, prepared(engine, X, [150, 250], **HOW) as data:
         assert bits(fit_ppp(engine, data, PPPConfig(), run)) == whole

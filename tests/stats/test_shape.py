@@ -16,7 +16,7 @@ def slow_dip(counts: np.ndarray) -> float:
     n = len(f)
     best = np.inf
     for mode in range(n):
-        # g[0 ... mode] convex, then g'[mode ... n-1] concave, with g[mode] <= g'[mode]; the last variable is the distance.
+        # g[0 ... mode] convex, then g'[mode ... n-1] concave, g[mode] <= g'[mode]; the last variable is the distance.
         size = n + 2
         rows, bounds = [], []
 
