@@ -16,7 +16,6 @@ from distclust import PPP
 from distclust.errors import UsageError
 from tests.estimators.checks import checks_of
 
-
 ROWS_COUNT = {"check_sample_weight_equivalence_on_dense_data"}
 """Scales of columns, and how finely rows are cut into cells, come from the rows, whatever they weigh."""
 
