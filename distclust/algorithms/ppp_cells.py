@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from distclust.kernels.cells import expected_distances, weighted_scatter
+from distclust.kernels.cells import expected_distances, weighted_means, weighted_scatter
 from distclust.kernels.elementary import exponential, logarithm
 from distclust.kernels.linear import cholesky_upper, inverse_upper
 from distclust.ops.mixture import Mixture
@@ -41,6 +41,8 @@ class CellFit:
     mixture : Mixture
     bound : float
         Lower bound of the log-likelihood of the rows.
+    entropy : float
+        Of the rows' responsibilities.
     shares : (c, k) float64
         Responsibilities of the components for the cells.
     n_rows : int
@@ -48,6 +50,7 @@ class CellFit:
 
     mixture: Mixture
     bound: float
+    entropy: float
     shares: Floats
     n_rows: int
 
@@ -56,10 +59,10 @@ class CellFit:
         """Bayesian information criterion, with the bound as the log-likelihood."""
         return -2.0 * self.bound + self.mixture.n_parameters * math.log(max(self.n_rows, 2))
 
-    def icl(self, cells: Cells) -> float:
+    @property
+    def icl(self) -> float:
         """Integrated completed likelihood (Biernacki, Celeux and Govaert, 2000): BIC plus twice the entropy."""
-        logs = np.where(self.shares > 0, logarithm(np.maximum(self.shares, 1e-300)), 0.0)
-        return self.bic - 2.0 * float(np.cumsum((cells.mass[:, None] * self.shares * logs).ravel())[-1])
+        return self.bic + 2.0 * self.entropy
 
 
 def fit_cells(
@@ -93,19 +96,20 @@ def fit_cells(
         top = logs.max(axis=1)
         rest = exponential(logs - top[:, None])
         sums = np.cumsum(rest, axis=1)[:, -1]
-        bound = float(np.cumsum(cells.mass * (top + logarithm(sums)))[-1])
+        evidence = top + logarithm(sums)
+        bound = float(np.cumsum(cells.mass * evidence)[-1])
         shares = rest / sums[:, None]
         if step > 1 and bound - before < TOLERANCE * total:
             break
         before = bound
-    return CellFit(mixture, bound, shares, n_rows)
+    doubt = evidence - np.cumsum(shares * logs, axis=1)[:, -1]
+    return CellFit(mixture, bound, float(np.cumsum(cells.mass * doubt)[-1]), shares, n_rows)
 
 
 def maximised(cells: Cells, shares: Floats, covariance_type: CellCovariance, reg_covar: float) -> Mixture:
     """Return the mixture of greatest bound under given responsibilities, with regularised covariances."""
     weighted = cells.mass[:, None] * shares
-    mass = np.cumsum(weighted, axis=0)[-1]
-    means = np.stack([np.cumsum(weighted[:, [k]] * cells.means, axis=0)[-1] / mass[k] for k in range(len(mass))])
+    mass, means = weighted_means(weighted, cells.means)
     scatter = weighted_scatter(weighted, cells.means, cells.spreads, means)
     d = cells.width
     if covariance_type == "diag":

@@ -86,7 +86,7 @@ def search(cells: Cells, rules: SearchRules) -> Found:
     path: list[PathEntry] = []
     for kind in rules.covariance_types:
         found = _along(kind, rules.n_components, len(cells), fitted)
-        path += [PathEntry(len(fit.mixture), kind, fit.bic, fit.icl(cells)) for fit in found]
+        path += [PathEntry(len(fit.mixture), kind, fit.bic, fit.icl) for fit in found]
         for fit in found:
             if best is None or fit.bic < best.bic:
                 best = fit

@@ -13,6 +13,9 @@ from distclust.kernels._jit import jit
 
 Floats = npt.NDArray[np.float64]
 
+NOTHING = 1e-13
+"""Most cells have next to no share in a component; leaving these out saves most of the work."""
+
 
 def expected_distances(means: Floats, spreads: Floats, centers: Floats, factors: Floats) -> Floats:
     """Return the mean squared Mahalanobis distance of each cell's rows to each component.
@@ -52,6 +55,37 @@ def expected_distances(means: Floats, spreads: Floats, centers: Floats, factors:
     return out
 
 
+def weighted_means(shares: Floats, means: Floats) -> tuple[Floats, Floats]:
+    """Return mass and mean of each component, by the cells' shares in it.
+
+    Parameters
+    ----------
+    shares : float64 [c, k]
+        Mass of each cell times its responsibility.
+    means : float64 [c, d]
+
+    Returns
+    -------
+    mass : float64 [k]
+    centers : float64 [k, d]
+
+    Examples
+    --------
+    >>> weighted_means(np.array([[1.0], [3.0]]), np.array([[0.0], [4.0]]))[1].tolist()
+    [[3.0]]
+    """
+    c, d = means.shape
+    k = shares.shape[1]
+    mass, centers = np.zeros(k), np.zeros((k, d))
+    _weighted_means(
+        read_argument(np.ascontiguousarray(shares), "shares", "float64", (c, k)),
+        read_argument(means, "means", "float64", (c, d)),
+        mass,
+        centers,
+    )
+    return mass, centers
+
+
 def weighted_scatter(shares: Floats, means: Floats, spreads: Floats, centers: Floats) -> Floats:
     """Return the scatter of the cells' rows about each component's mean, by the cells' shares in it.
 
@@ -66,7 +100,8 @@ def weighted_scatter(shares: Floats, means: Floats, spreads: Floats, centers: Fl
     Returns
     -------
     float64 [k, d, d]
-        ``sum over cells of share * (spread + (mean - center)(mean - center)^T)``, symmetric.
+        ``sum over cells of share * (spread + (mean - center)(mean - center)^T)``, symmetric; shares below `NOTHING` of
+        the component's mass are left out.
 
     Examples
     --------
@@ -110,13 +145,30 @@ def _expected_distances(means, spreads, centers, factors, out):
 
 
 @jit
+def _weighted_means(shares, means, mass, centers):
+    c, d = means.shape
+    for r in range(c):
+        for k in range(mass.shape[0]):
+            share = shares[r, k]
+            mass[k] += share
+            for i in range(d):
+                centers[k, i] += share * means[r, i]
+    for k in range(mass.shape[0]):
+        for i in range(d):
+            centers[k, i] /= mass[k]
+
+
+@jit
 def _weighted_scatter(shares, means, spreads, centers, out):
     c, d = means.shape
     off = np.empty(d)
     for k in range(centers.shape[0]):
+        total = 0.0
+        for r in range(c):
+            total += shares[r, k]
         for r in range(c):
             share = shares[r, k]
-            if share <= 0.0:
+            if share <= NOTHING * total:
                 continue
             for i in range(d):
                 off[i] = means[r, i] - centers[k, i]

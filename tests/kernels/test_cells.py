@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distclust.kernels.cells import expected_distances, weighted_scatter
+from distclust.kernels.cells import expected_distances, weighted_means, weighted_scatter
 from distclust.kernels.content import hash_content
 from distclust.kernels.linear import cholesky_upper, inverse_upper
 from distclust.kernels.lloyd import LOW_PART
@@ -29,7 +29,9 @@ def test_cells_against_their_rows(c: int, k: int, d: int) -> None:
         distances = np.einsum("cri,ij,crj->cr", off, np.linalg.inv(covariances[j]), off)
         assert found[:, j] == pytest.approx(distances.mean(axis=1))
     shares = rng.uniform(size=(c, k))
-    shares[0] = 0.0
+    mass, middles = weighted_means(shares, means)
+    assert mass == pytest.approx(shares.sum(axis=0))
+    assert middles * mass[:, None] == pytest.approx(shares.T @ means)
     wanted = [sum(s * (o.T @ o) / 12 for s, o in zip(shares[:, j], rows - centers[j], strict=True)) for j in range(k)]
     assert weighted_scatter(shares, means, spreads, centers) == pytest.approx(np.array(wanted))
 
