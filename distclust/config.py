@@ -31,6 +31,7 @@ from distclust.algorithms.bisecting_config import BisectingConfig, Strategy, Tre
 from distclust.algorithms.kmeans_config import KMeansConfig, StrategyName
 from distclust.algorithms.kmedoids_config import KMedoidsConfig, Method
 from distclust.algorithms.mixture_config import MixtureConfig, MixtureInit, covariance_for
+from distclust.algorithms.ppp_config import Covariance, Features, PPPConfig, Scaling
 from distclust.errors import UsageError, nearest_name
 
 J = TypeVar("J", bound=BaseModel)
@@ -403,6 +404,31 @@ class KMedoidsJob(DataJob):
         )
 
 
+class PPPJob(DataJob):
+    """PPP over a dataset: clusters that validate themselves, without k; soft labels, a report, a model, a manifest."""
+
+    kind: Literal["ppp"] = "ppp"
+    weight_column: str | None = Field(None, description="Column of non-negative row weights.")
+    max_clusters: int = Field(64, ge=1, description="Most clusters that are tried.")
+    covariance_type: Covariance = Field("auto", description="Shape of the clusters; auto: that of lowest BIC.")
+    scaling: Scaling = Field("robust", description="Scale of the columns: of their middle 98 %, whitened, or none.")
+    explained_variance: float = Field(
+        0.9, gt=0, le=1, description="From 33 columns on: share of the variance that principal components keep."
+    )
+    max_components: int = Field(32, ge=1, description="Most principal components.")
+    features: Features = Field("auto", description="auto leaves out columns that do not separate the clusters.")
+    max_valley: float = Field(0.9, gt=0, le=1, description="Clusters are one if density hardly falls between them.")
+    min_overlap: float = Field(0.75, gt=0, le=1, description="Jaccard index from which a cluster is valid.")
+    min_posterior: float = Field(0.9, gt=0, le=1, description="Mean probability from which a cluster is valid.")
+    max_iter: int = Field(10, ge=1, description="Most passes of the mixture in each round of validation.")
+    reg_covar: float = Field(1e-4, gt=0, description="Added to variances, relative to the scale of the columns.")
+    top: int = Field(0, ge=0, description="List so many clusters of each row, with their probabilities.")
+
+    def settings(self) -> PPPConfig:
+        """Return the settings of the algorithm."""
+        return PPPConfig(**{name: getattr(self, name) for name in PPPConfig.__dataclass_fields__})
+
+
 class AssignJob(DataJob):
     """Labels of new rows under a finished model."""
 
@@ -456,7 +482,7 @@ class EvaluateJob(EngineJob):
     output: str | None = Field(None, description="Directory for evaluation.json and clusters.parquet; default: none.")
 
 
-AnyJob: TypeAlias = KMeansJob | SweepJob | BisectJob | KMedoidsJob | GMMJob | AssignJob
+AnyJob: TypeAlias = KMeansJob | SweepJob | BisectJob | KMedoidsJob | GMMJob | PPPJob | AssignJob
 Job = Annotated[AnyJob, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)
 JOBS: dict[str, type[AnyJob]] = {
@@ -465,6 +491,7 @@ JOBS: dict[str, type[AnyJob]] = {
     "bisect": BisectJob,
     "kmedoids": KMedoidsJob,
     "gmm": GMMJob,
+    "ppp": PPPJob,
     "assign": AssignJob,
 }
 

@@ -44,6 +44,7 @@ for _command in (
     commands.bisect,
     commands.kmedoids,
     commands.gmm,
+    commands.ppp,
     commands.assign,
     commands.evaluate,
     commands.sweep,
@@ -51,6 +52,7 @@ for _command in (
     commands.run,
     commands.resume,
     commands.inspect,
+    commands.explain,
     commands.verify,
     commands.schema,
 ):

@@ -41,6 +41,8 @@ _METAVARS = {
     "pca": "NUMBER",
     "reg_covar": "NUMBER",
     "warm_start": "MODEL",
+    "scaling": "WORD",
+    "features": "WORD",
 }
 
 _PANELS = {

@@ -181,6 +181,8 @@ def _summary_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
         pairs.append(("tree", f"{amount_text(summary['passes'], 'pass')}, at most {summary['depth']} splits deep"))
     if "log_likelihood" in summary:
         pairs += _mixture_pairs(summary)
+    if "ppp" in summary:
+        pairs += _ppp_pairs(summary["ppp"])
     if summary.get("strategy") == "two-level":
         pairs.append(("levels", _levels_text(summary)))
         pairs.append(("iterations", amount_text(summary["iterations"], "pass") + " over all rows"))
@@ -231,6 +233,19 @@ def _loss_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return pairs
 
 
+def _ppp_pairs(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what PPP adds: verdicts, stability, what it looked at, what it took."""
+    clusters = f"{found['valid_clusters']} of them, stability {found['stability']:.3f}"
+    rounds = amount_text(found["rounds"], "round")
+    return [
+        ("valid", clusters if found["clusterable"] else "one cluster: the rows are not clusterable"),
+        ("separable", f"{amount_text(found['separable_rows'], 'row')}, {amount_text(found['kept_columns'], 'column')}"),
+        ("outliers", amount_text(found["outliers"], "row") if found["outliers"] else ""),
+        ("mixture", f"{found['covariance_type']}, {amount_text(found['dimensions'], 'dimension')}"),
+        ("passes", f"{found['levels']} to cut cells, {found['passes']} of the mixture, {rounds} of validation"),
+    ]
+
+
 def _balance_pairs(balance: dict[str, Any]) -> list[tuple[str, str]]:
     """Return sizes and cost beside those of labels by the nearest centre."""
     low, high = balance["target_smallest"], balance["target_largest"]
@@ -255,7 +270,9 @@ def _file_pairs(outcome: JobOutcome) -> list[tuple[str, str]]:
         model.append(("medoids", f"{root}/model/medoids.parquet"))
     if "depth" in outcome.summary:
         model.append(("tree", f"{root}/model/tree.parquet"))
-    if "log_likelihood" in outcome.summary:
+    if "ppp" in outcome.summary:
+        model += [("model", f"{root}/model/centers.parquet"), ("report", f"{root}/stats/ppp.json: distclust explain")]
+    if outcome.summary.keys() & {"log_likelihood", "ppp"}:
         model.append(("mixture", f"{root}/model/mixture.parquet"))
     return [*model, ("labels", f"{root}/labels/"), ("manifest", f"{root}/manifest.json")]
 

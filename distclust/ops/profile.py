@@ -199,7 +199,7 @@ def prepare(
     metric: Metric = "euclidean",
     precision: Literal["float32", "float64"] = "float32",
     on_bad_rows: Literal["error", "drop"] = "error",
-    center: npt.NDArray[np.float64] | None = None,
+    center: npt.NDArray[np.float64] | Literal["midrange"] | None = None,
     axes: npt.NDArray[np.float64] | None = None,
 ) -> PreparedData:
     """Profile a source, choose centring and scales, and build the node cache.
@@ -217,8 +217,9 @@ def prepare(
         Type of the blocks.
     on_bad_rows : {"error", "drop"}, default="error"
         NaN, infinity and, under cosine, zero rows.
-    center : (d,) float64, optional
-        What is subtracted from the rows: a model's own; default: the mean of a sample.
+    center : (d,) float64 or "midrange", optional
+        What is subtracted from the rows: a model's own; default: the mean of a sample. The middle between smallest and
+        largest value does not depend on the order of the rows, where a sample by row id does.
     axes : (d, m) or (d,) float64, optional
         What centred rows are multiplied by: a model's own projection.
 
@@ -237,12 +238,15 @@ def prepare(
         engine.options.emit(Note(message=NO_FMA, level="warning"))
     unit = metric == "cosine"
     profile = profile_pass(engine, source, refs, unit, on_bad_rows)
-    if center is None and not unit:
-        center = np.cumsum(profile.sample.in_id_order().rows, axis=0)[-1] / len(profile.sample.row_ids)
+    middle = None if isinstance(center, str) else center
+    if isinstance(center, str) and not unit:
+        middle = 0.5 * profile.minimum + 0.5 * profile.maximum
+    elif center is None and not unit:
+        middle = np.cumsum(profile.sample.in_id_order().rows, axis=0)[-1] / len(profile.sample.row_ids)
     pinned, view = pin_for_model(
-        engine, source, refs, center=center, metric=metric, precision=precision, on_bad_rows=on_bad_rows, axes=axes
+        engine, source, refs, center=middle, metric=metric, precision=precision, on_bad_rows=on_bad_rows, axes=axes
     )
-    shift = 0.0 if center is None or unit else center
+    shift = 0.0 if middle is None or unit else middle
     extent = np.maximum(np.abs(profile.maximum - shift), np.abs(profile.minimum - shift)) * (1 + 2.0**-20)
     if axes is not None:
         extent = projected_extent(extent, axes)

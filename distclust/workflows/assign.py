@@ -62,7 +62,7 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
         return assign_to_medoids(job, model, session or Session(), kind=RUN_KIND)
 
     def work(bench: Bench) -> tuple[dict[str, Any], dict[str, str]]:
-        if model.kind.startswith("gmm/"):
+        if _is_mixture(model):
             data, stats = label_with_mixture(bench, model, job)
             digests = {"centers": model.vectors_digest, "labels": f"{stats.labels_digest:016x}"}
             return {**label_summary(data, stats), "dimensions": bench.source.width}, digests
@@ -94,7 +94,7 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
     source = source_of(job)
     check_width(source, model)
     _check_top(job, model)
-    if job.balanced and model.kind.startswith("gmm/"):
+    if job.balanced and _is_mixture(model):
         raise UsageError(
             "a mixture labels rows by probability: balanced sizes are for models with centres alone.",
             where=job.model,
@@ -102,6 +102,10 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
         )
     config = {**job.what(), "model": model.vectors_digest}
     return run_job(job, session or Session(), source, work, kind=RUN_KIND, config=config)
+
+
+def _is_mixture(model: Model) -> bool:
+    return model.kind.partition("/")[0] in ("gmm", "ppp")
 
 
 def _rule(job: AssignJob, model: Model, data: PreparedData, centers: CenterSet) -> LabelRule | None:

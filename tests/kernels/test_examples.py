@@ -8,7 +8,9 @@ from types import ModuleType
 import pytest
 
 from distclust.kernels import (
+    cells,
     chains,
+    content,
     dissimilarity,
     elementary,
     linear,
@@ -18,6 +20,7 @@ from distclust.kernels import (
     mixture,
     nearest,
     random,
+    scatter,
     screened,
     top,
     transport,
@@ -25,7 +28,9 @@ from distclust.kernels import (
 )
 
 MODULES = [
+    cells,
     chains,
+    content,
     dissimilarity,
     elementary,
     linear,
@@ -35,6 +40,7 @@ MODULES = [
     mixture,
     nearest,
     random,
+    scatter,
     screened,
     top,
     transport,
