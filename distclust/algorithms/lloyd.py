@@ -69,7 +69,7 @@ class LloydStep:
         """Assign the rows of a block and sum."""
         # The old labels first: should they be lost, finding them again must not push out the new ones.
         old = None if value.previous is None else nearest_labels(block, value.previous, context)
-        if old is None or value.bounded is None:
+        if value.bounded is None:
             labels = nearest_labels(block, value.centers, context)
             sqdist = row_sqdist(block.x, value.centers.rows, labels)
         else:
@@ -221,9 +221,10 @@ def _iterate(
     previous = None if state.previous is None else CenterSet(state.previous.astype(dtype))
     scale = data.inertia_scale(float(row_sqnorm(centers.rows).max()))
     step = LloydStep(min(len(centers), FAR_ROWS))
-    bounded = None
-    if memory.bound_step is not None and previous is not None:
-        bounded = BoundedPass(memory.bound_step, previous, centers)
+    if memory.bound_step is None and _settled_before(config, data, state):
+        sampled = state.history[-1]
+        memory.bound_step = level_step(sampled.inertia / sampled.rows * data.moments.n_rows / data.moments.mass)
+    bounded = None if memory.bound_step is None else BoundedPass(memory.bound_step, previous, centers)
     value = LloydValue(centers, previous, memory.totals is None, data.scales, scale, bounded)
     with engine.share(value) as shared:
         stats: LloydStats = engine.fold(data.pinned, step, LloydStats.merge, shared, label="lloyd")
@@ -253,6 +254,12 @@ def _iterate(
     history = (*state.history, entry)
     new_state = LloydState(new, entry.iteration, history, finished, state.centers, empty, state.rung)
     return new_state
+
+
+def _settled_before(config: KMeansConfig, data: PreparedData, state: LloydState) -> bool:
+    """Tell whether passes over a sample have left the centres where bounds pay from the first pass on."""
+    sampled = state.iteration == 0 and len(state.history) > 0
+    return sampled and config.algorithm == "auto" and bounds_pay(len(state.centers), data.width, 0.0)
 
 
 def _beyond(centers: Floats, means: Floats, relaxation: float, *, unit: bool) -> Floats:

@@ -76,15 +76,15 @@ class BoundedPass:
     step : float
         Distance between two levels of the bounds; the same from pass to pass.
     previous, centers : CenterSet
-        Of the pass before, and of this one.
+        Of the pass before (None in a first one), and of this one.
     """
 
-    def __init__(self, step: float, previous: CenterSet, centers: CenterSet) -> None:
+    def __init__(self, step: float, previous: CenterSet | None, centers: CenterSet) -> None:
         self.step = step
         self.previous = previous
         self.centers = centers
 
-    def __reduce__(self) -> tuple[type[BoundedPass], tuple[float, CenterSet, CenterSet]]:
+    def __reduce__(self) -> tuple[type[BoundedPass], tuple[float, CenterSet | None, CenterSet]]:
         return BoundedPass, (self.step, self.previous, self.centers)
 
     @cached_property
@@ -95,16 +95,17 @@ class BoundedPass:
     @cached_property
     def falls(self) -> npt.NDArray[np.uint8]:
         """How far the bounds of each centre fall."""
+        assert self.previous is not None
         return level_falls(self.previous.rows, self.centers.rows, self.step)
 
-    def assign(self, block: Block, old: Labels, context: StepContext) -> tuple[Labels, Floats]:
+    def assign(self, block: Block, old: Labels | None, context: StepContext) -> tuple[Labels, Floats]:
         """Return the nearest centre of every row, and the squared distance to it.
 
         Parameters
         ----------
         block : Block
-        old : int32 [n]
-            Labels under ``previous``.
+        old : int32 [n] or None
+            Labels under ``previous``; None in a first pass.
         context : StepContext
             Bounds are taken from and given to its state; without them all distances are computed.
         """
@@ -113,7 +114,7 @@ class BoundedPass:
         if known is not None and known.shape == (block.n,) and known.dtype == np.int32:
             return known, row_sqdist(block.x, self.centers.rows, known)
         bounds = self._take(block.n, context)
-        if bounds is None:
+        if bounds is None or old is None:
             now = self.centers
             labels, sqdist, bounds = first_bounds(block.x, now.rows, now.packed, self.step, now.screened)
         else:
@@ -125,7 +126,7 @@ class BoundedPass:
         return labels, sqdist
 
     def _take(self, n: int, context: StepContext) -> Bounds | None:
-        data = context.state.take("bounds", self._tag(self.previous))
+        data = None if self.previous is None else context.state.take("bounds", self._tag(self.previous))
         if data is None or data.shape != (bounds_bytes(n, len(self.centers)),) or data.dtype != np.uint8:
             return None
         return Bounds(data, n, len(self.centers))
