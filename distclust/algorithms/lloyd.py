@@ -190,10 +190,6 @@ def run_lloyd(
     engine.options.emit(StageStarted(stage=stage, total_rows=data.pinned.n_rows, max_passes=config.max_iter))
     threshold = config.tol * float(np.cumsum(data.moments.variance)[-1] / data.width)
     memory = _Memory(relaxation)
-    if state.history and config.algorithm == "auto" and bounds_pay(len(state.centers), data.width, 0.0):
-        # Centres of a smaller sample are nearly where they stay: the first pass makes bounds already.
-        last = state.history[-1]
-        memory.bound_step = level_step(last.inertia / data.moments.mass * (data.moments.n_rows / last.rows))
     while not state.finished and state.iteration < config.max_iter:
         state = _iterate(engine, data, config, state, memory, threshold)
         engine.options.emit(IterationEnded(stage=stage, **vars(state.history[-1])))
@@ -225,9 +221,10 @@ def _iterate(
     previous = None if state.previous is None else CenterSet(state.previous.astype(dtype))
     scale = data.inertia_scale(float(row_sqnorm(centers.rows).max()))
     step = LloydStep(min(len(centers), FAR_ROWS))
-    bounded = None
-    if memory.bound_step is not None:
-        bounded = BoundedPass(memory.bound_step, previous, centers)
+    if memory.bound_step is None and _settled_before(config, data, state):
+        sampled = state.history[-1]
+        memory.bound_step = level_step(sampled.inertia / sampled.rows * data.moments.n_rows / data.moments.mass)
+    bounded = None if memory.bound_step is None else BoundedPass(memory.bound_step, previous, centers)
     value = LloydValue(centers, previous, memory.totals is None, data.scales, scale, bounded)
     with engine.share(value) as shared:
         stats: LloydStats = engine.fold(data.pinned, step, LloydStats.merge, shared, label="lloyd")
@@ -258,6 +255,12 @@ def _iterate(
     history = (*state.history, entry)
     new_state = LloydState(new, entry.iteration, history, finished, state.centers, empty, state.rung)
     return new_state
+
+
+def _settled_before(config: KMeansConfig, data: PreparedData, state: LloydState) -> bool:
+    """Tell whether passes over a sample have left the centres where bounds pay from the first pass on."""
+    sampled = state.iteration == 0 and len(state.history) > 0
+    return sampled and config.algorithm == "auto" and bounds_pay(len(state.centers), data.width, 0.0)
 
 
 def _beyond(centers: Floats, means: Floats, relaxation: float, *, unit: bool) -> Floats:

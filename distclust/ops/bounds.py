@@ -75,10 +75,8 @@ class BoundedPass:
     ----------
     step : float
         Distance between two levels of the bounds; the same from pass to pass.
-    previous : CenterSet or None
-        Of the pass before; None in a first pass.
-    centers : CenterSet
-        Of this pass.
+    previous, centers : CenterSet
+        Of the pass before (None in a first one), and of this one.
     """
 
     def __init__(self, step: float, previous: CenterSet | None, centers: CenterSet) -> None:
@@ -107,7 +105,7 @@ class BoundedPass:
         ----------
         block : Block
         old : int32 [n] or None
-            Labels under ``previous``.
+            Labels under ``previous``; None in a first pass.
         context : StepContext
             Bounds are taken from and given to its state; without them all distances are computed.
         """
@@ -115,7 +113,7 @@ class BoundedPass:
         known = state.get("labels", tag)
         if known is not None and known.shape == (block.n,) and known.dtype == np.int32:
             return known, row_sqdist(block.x, self.centers.rows, known)
-        bounds = None if self.previous is None else self._take(block.n, self.previous, context)
+        bounds = self._take(block.n, context)
         if bounds is None or old is None:
             now = self.centers
             labels, sqdist, bounds = first_bounds(block.x, now.rows, now.packed, self.step, now.screened)
@@ -127,8 +125,8 @@ class BoundedPass:
         state.give("bounds", self._tag(self.centers), bounds.data)
         return labels, sqdist
 
-    def _take(self, n: int, previous: CenterSet, context: StepContext) -> Bounds | None:
-        data = context.state.take("bounds", self._tag(previous))
+    def _take(self, n: int, context: StepContext) -> Bounds | None:
+        data = None if self.previous is None else context.state.take("bounds", self._tag(self.previous))
         if data is None or data.shape != (bounds_bytes(n, len(self.centers)),) or data.dtype != np.uint8:
             return None
         return Bounds(data, n, len(self.centers))

@@ -173,3 +173,17 @@ def test_progressive_fits_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows[0] == 15 * 24
     assert rows == sorted(rows)
     assert rows[-1] == 5000
+
+
+def test_bounds_change_no_bit_of_progressive_fits(monkeypatch: pytest.MonkeyPatch, bounds_always: list[int]) -> None:
+    monkeypatch.setattr(progressive, "LEAST_SAMPLE", 100)
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(3000, 6)) + rng.integers(0, 9, (3000, 1)) * 3
+    weights = rng.uniform(0, 2, 3000)
+    settings_: dict[str, Any] = {"n_clusters": 15, "fit_mode": "progressive", "seed": 2}
+    with LocalEngine(2) as local, HostileEngine(2) as hostile:
+        plain = fit_bits(local, X, None, KMeansConfig(**settings_, algorithm="lloyd"), weights=weights)
+        assert not bounds_always
+        assert fit_bits(local, X, None, KMeansConfig(**settings_), weights=weights) == plain
+        assert bounds_always
+        assert fit_bits(hostile, X, random_sizes(rng, 3000, 4), KMeansConfig(**settings_), weights=weights) == plain
