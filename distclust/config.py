@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
@@ -23,10 +24,11 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
 )
+from pydantic_core import PydanticCustomError
 
 from distclust.algorithms.balanced_config import BalancedConfig
 from distclust.algorithms.bisecting_config import BisectingConfig, Strategy, TreeLabels
-from distclust.algorithms.kmeans_config import KMeansConfig
+from distclust.algorithms.kmeans_config import KMeansConfig, StrategyName
 from distclust.algorithms.kmedoids_config import KMedoidsConfig, Method
 from distclust.errors import UsageError, nearest_name
 
@@ -85,6 +87,25 @@ def _with_balanced(value: object, info: ValidationInfo) -> object:
     assert info.field_name is not None
     if not info.data.get("balanced") and value != AssignJob.model_fields[info.field_name].default:
         raise ValueError("it is for balanced assignment only; add --balanced (balanced = true)")
+    return value
+
+
+def _without_top(value: bool, info: ValidationInfo) -> bool:
+    if value and info.data.get("top") is not None:
+        raise ValueError("it may put a row elsewhere than into the first of its --top clusters; leave out one of both")
+    return value
+
+
+def _without_draws(value: str | None, info: ValidationInfo) -> str | None:
+    for name in ("init", "n_init"):
+        if value is not None and info.data.get(name) != LloydJob.model_fields[name].default:
+            raise ValueError(f"its centres are the first ones; leave out {name}, which asks for others")
+    return value
+
+
+def _needed_without_start(value: int | None, info: ValidationInfo) -> int | None:
+    if value is None and info.data.get("warm_start") is None:
+        raise PydanticCustomError("missing", "Field required")
     return value
 
 
@@ -201,12 +222,34 @@ class LloydJob(DataJob):
 class KMeansJob(LloydJob):
     """k-means over a dataset: model, labels, manifest."""
 
-    kind: Literal["kmeans"] = "kmeans"
-    n_clusters: int = Field(ge=1, alias="k", validation_alias="k", description="Number of clusters.")
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["k"]}, {"required": ["warm_start"]}]})
 
-    def settings(self) -> KMeansConfig:
-        """Return the settings of the algorithm."""
-        return self.settings_for(self.n_clusters)
+    how: ClassVar[frozenset[str]] = LloydJob.how | {"warm_start"}
+    """Where the model to start from lies does not change the result; its digest goes into the run's identity."""
+
+    kind: Literal["kmeans"] = "kmeans"
+    warm_start: Annotated[str | None, AfterValidator(_without_draws)] = Field(
+        None, description="Run or model directory whose centres to start from."
+    )
+    n_clusters: Annotated[int | None, AfterValidator(_needed_without_start)] = Field(
+        None,
+        ge=1,
+        alias="k",
+        validation_alias="k",
+        validate_default=True,
+        description="Number of clusters; with a warm start, that of its centres.",
+    )
+
+    strategy: StrategyName = Field(
+        "auto", description="two-level clusters inside cells: for very many clusters; auto does so from 20 000 on."
+    )
+
+    def settings(self, start: npt.NDArray[np.floating] | None = None) -> KMeansConfig:
+        """Return the settings of the algorithm, with the centres to start from where there are some."""
+        if start is not None:
+            return replace(self.settings_for(len(start)), init=start, strategy=self.strategy)
+        assert self.n_clusters is not None
+        return replace(self.settings_for(self.n_clusters), strategy=self.strategy)
 
 
 class SweepJob(LloydJob):
@@ -309,7 +352,10 @@ class AssignJob(DataJob):
 
     kind: Literal["assign"] = "assign"
     model: str = Field(description="Run directory or model directory.")
-    balanced: bool = Field(False, description="Bound the sizes of the clusters, at the least cost.")
+    top: int | None = Field(None, ge=1, description="List so many nearest centres of each row, too.")
+    balanced: Annotated[bool, AfterValidator(_without_top)] = Field(
+        False, description="Bound the sizes of the clusters, at the least cost."
+    )
     capacity_slack: Annotated[float, AfterValidator(_with_balanced)] = Field(
         0.05, ge=0, lt=1, description="Share of its target by which a cluster may be larger or smaller."
     )
@@ -326,9 +372,10 @@ class AssignJob(DataJob):
     )
 
     def what(self) -> dict[str, Any]:
-        """Return the keys that decide the result, as plain values; those of balancing where it is asked for."""
-        balancing = {"balanced", "capacity_slack", "targets", "mass", "penalty"}
-        return {k: v for k, v in super().what().items() if self.balanced or k not in balancing}
+        """Return the keys that decide the result, as plain values; those of extras where they are asked for."""
+        extra = set() if self.balanced else {"balanced", "capacity_slack", "targets", "mass", "penalty"}
+        extra |= {"top"} if self.top is None else set()
+        return {k: v for k, v in super().what().items() if k not in extra}
 
     def settings(self, sizes: npt.NDArray[np.int64]) -> BalancedConfig:
         """Return the settings of balanced assignment for a model with clusters of these sizes."""
@@ -399,6 +446,7 @@ def _explain(invalid: ValidationError, model: type[BaseModel]) -> str:
     lines = []
     for error in invalid.errors(include_url=False):
         key = ".".join(str(part) for part in error["loc"])
+        key = (model.model_fields[key].alias or key) if key in model.model_fields else key
         if error["type"] == "extra_forbidden":
             lines.append(f"unknown key {key!r}. {nearest_name(key, allowed)}".rstrip())
         elif error["type"] == "missing":

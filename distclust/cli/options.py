@@ -36,6 +36,7 @@ _METAVARS = {
     "weight_column": "NAME",
     "engine": "ENGINE",
     "truth": "NAME",
+    "warm_start": "MODEL",
 }
 
 _PANELS = {
@@ -171,7 +172,7 @@ def _metavar(name: str, field: FieldInfo) -> str:
         return _METAVARS[name]
     if get_origin(field.annotation) is Literal:
         return "WORD"
-    if field.annotation is int:
+    if field.annotation in (int, int | None):
         return "INTEGER"
     if name == "n_clusters":
         return "K|auto" if get_origin(field.annotation) is not tuple else "K,K,..."

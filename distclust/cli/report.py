@@ -73,7 +73,7 @@ def inspect_lines(view: RunView) -> list[str]:
         lines += ["", *sweep_table(view.summary)]
     if view.clusters:
         shown = view.clusters[:_SHOWN_CLUSTERS]
-        lines += ["", f"Largest {len(shown)} of {count_text(len(view.clusters))} clusters"]
+        lines += ["", f"Largest {len(shown)} of {count_text(view.n_clusters)} clusters"]
         sums = ("loss", "mean") if medoids else ("inertia", "mean square")
         lines += _table(
             ("cluster", "rows", *sums),
@@ -179,11 +179,23 @@ def _summary_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
         pairs += _balance_pairs(summary["balance"])
     if "depth" in summary:
         pairs.append(("tree", f"{amount_text(summary['passes'], 'pass')}, at most {summary['depth']} splits deep"))
-    if "iterations" in summary:
+    if summary.get("strategy") == "two-level":
+        pairs.append(("levels", _levels_text(summary)))
+        pairs.append(("iterations", amount_text(summary["iterations"], "pass") + " over all rows"))
+    elif "iterations" in summary:
         end = "converged" if summary["converged"] else "stopped at --max-iter"
         pairs.append(("iterations", f"{summary['iterations']}, {end}"))
     stages = "  ".join(f"{stage} {seconds_text(seconds)}" for stage, seconds in summary["seconds"].items())
     return [*pairs, ("time", stages)]
+
+
+def _levels_text(summary: dict[str, Any]) -> str:
+    """Return in how many cells clusters were found, and how rows are labelled."""
+    cells = f"{count_text(summary['n_cells'])} cells; labels by the nearest of "
+    if summary["labels"] == "nearest":
+        return cells + "all centres"
+    probes, share = summary["label_probes"], 100 * summary["label_exact_share"]
+    return f"{cells}the centres in {probes} cells, which is the nearest of all for {share:.3g} % of sampled rows"
 
 
 def _loss_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:

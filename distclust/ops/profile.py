@@ -32,8 +32,8 @@ from distclust.stats.moments import BadRow, Moments, MomentStats, ProfileStats
 
 MAX_PARTITION_BYTES = 32 << 20
 MIN_PARTITION_BYTES = 1 << 20
-SAMPLE_VALUES = 1 << 21
-"""Values of the profile's sample: 16 MB of float64 travel at most."""
+SAMPLE_ROWS = 512
+"""Rows of the profile's sample: their mean is within a few percent of a deviation from the true one."""
 
 
 NO_FMA = (
@@ -259,7 +259,7 @@ def profile_pass(
     started = time.perf_counter()
     engine.options.emit(StageStarted(stage="profile", total_rows=source.n_rows))
     raw = engine.pin(refs, RawView(source.columns, source.width, unit, on_bad_rows), label="source rows")
-    step = ProfileStep(max(64, min(4096, SAMPLE_VALUES // source.width)), unit)
+    step = ProfileStep(SAMPLE_ROWS, unit)
     profile: ProfileStats = engine.fold(raw, step, ProfileStats.merge, label="profile")
     engine.options.emit(StageEnded(stage="profile", seconds=time.perf_counter() - started))
     if profile.first_bad is not None:

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from distclust.artifacts.commit import read_commits
+from distclust.artifacts.commit import forget, read_commits
+from distclust.artifacts.model import Model
 from distclust.artifacts.run import RunDirectory
 from distclust.config import DataJob
 from distclust.data.node import NodeConfig
@@ -21,8 +22,8 @@ from distclust.data.storage import Storage
 from distclust.engines.events import Emit, Event, Note, StageEnded, StageStarted, ignore
 from distclust.engines.open import open_engine
 from distclust.engines.protocol import CancelToken, Engine, EngineOptions
-from distclust.errors import StorageError
-from distclust.ops.assign import assign
+from distclust.errors import DataError, StorageError
+from distclust.ops.assign import LABEL_STATS, assign, committed_stats
 from distclust.ops.centers import CenterSet, LabelRule
 from distclust.ops.measured import MeasuredData
 from distclust.ops.profile import PreparedData, partition_bytes, plan, prepare
@@ -107,6 +108,28 @@ def source_of(
     )
 
 
+J = TypeVar("J", bound=DataJob)
+
+
+def with_model_columns(job: J, model: Model) -> J:
+    """Return a job that reads the columns the model was fitted on, where it names none."""
+    if job.column or job.columns:
+        return job
+    update = {"column": model.parameters.get("column"), "columns": tuple(model.parameters.get("columns", ()))}
+    return job.model_copy(update=update)
+
+
+def check_width(source: Source, model: Model) -> None:
+    """Raise `DataError` unless rows have as many values as the model's centres."""
+    width = model.centers.shape[1]
+    if source.width != width:
+        raise DataError(
+            f"the rows have {source.width} values, the model's centres have {width}.",
+            where=source.describe_place(),
+            do="Embed the rows as those that the model was fitted on, or name another column.",
+        )
+
+
 @dataclass(frozen=True)
 class Bench:
     """What a job works with while its run directory and its engine are open."""
@@ -124,9 +147,11 @@ class Bench:
         """Profile and cache the rows that a model is to be fitted on."""
         return prepare(self.engine, self.source, self.refs, metric=metric, precision=precision, on_bad_rows=on_bad_rows)
 
-    def label(self, data: PreparedData, centers: CenterSet, rule: LabelRule | None = None) -> AssignStats:
+    def label(self, data: PreparedData, centers: CenterSet, rule: LabelRule | None = None, top: int = 0) -> AssignStats:
         """Label the partitions that are not committed yet, by a rule or the nearest; return the statistics of all."""
-        return self.labelled(lambda sink, done: assign(self.engine, data, centers, rule=rule, sink=sink, skip=done))
+        return self.labelled(
+            lambda sink, done: assign(self.engine, data, centers, rule=rule, top=top, sink=sink, skip=done)
+        )
 
     def labelled(self, label_rows: Callable[[Storage, dict[int, AssignStats]], AssignStats]) -> AssignStats:
         """Run a labelling pass over what is not committed yet; return the statistics of all.
@@ -136,10 +161,7 @@ class Bench:
         label_rows : callable
             Takes where label files go, and the statistics of the partitions that are committed, by index.
         """
-        done = {
-            index: AssignStats.from_bytes(bytes.fromhex(commit.extra["stats"]))
-            for index, commit in read_commits(self.run.storage, "labels").items()
-        }
+        done = committed_stats(self.run.storage)
         rows = sum(ref.n_rows for ref in self.refs if ref.index not in done)
         with self.clock.stage("label", self.emit, rows):
             stats = label_rows(self.run.storage, done)
@@ -213,6 +235,7 @@ def run_job(
             engine.close()
         seconds = {**clock.seconds, "total": round(time.perf_counter() - started, 3)}
         summary = {**summary, "seconds": seconds}
+        forget(run.storage, LABEL_STATS)
         run.finish(summary, digests)
         return JobOutcome(job.output, False, summary, digests)
 

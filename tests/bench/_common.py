@@ -22,12 +22,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-def parse_arguments(description: str) -> argparse.Namespace:
-    """Read ``--smoke`` (tiny sizes, to see that it runs) and ``--repeat``."""
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser of ``--smoke`` (tiny sizes, to see that it runs) and ``--repeat``."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: only to see that the benchmark runs")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each measurement; the median is printed")
-    return parser.parse_args()
+    return parser
+
+
+def parse_arguments(description: str) -> argparse.Namespace:
+    """Read the arguments that all benchmarks have."""
+    return make_parser(description).parse_args()
 
 
 def print_machine(*packages: str) -> None:

@@ -16,11 +16,13 @@ from distclust.kernels import (
     metrics,
     nearest,
     random,
+    screened,
+    top,
     transport,
     tree,
 )
 
-MODULES = [chains, dissimilarity, elementary, lloyd, medoids, metrics, nearest, random, transport, tree]
+MODULES = [chains, dissimilarity, elementary, lloyd, medoids, metrics, nearest, random, screened, top, transport, tree]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

@@ -15,7 +15,7 @@ from distclust.testing.hostile import HostileEngine
 from distclust.workflows import common
 from distclust.workflows.assign import run_assign
 from tests.recovery.cases import Bits, Case, bits_of, labels_of, regroup, run_bits
-from tests.recovery.test_loss import Killer, command_of, events_of, kill_at
+from tests.recovery.killing import Killer, command_of, events_of, kill_at, pass_ended
 
 
 @pytest.fixture(params=["medoids", "diamonds"])
@@ -52,8 +52,8 @@ def test_another_seed_does_not_agree(medoids: Case, medoids_bits: Bits, tmp_path
 
 def test_a_run_killed_twice_and_resumed_gives_the_bits(case: Case, bits: Bits, tmp_path: Path) -> None:
     run = tmp_path / "out"
-    kill_at(command_of(case, run, "--engine", "local[2]"), run, 1)
-    kill_at(command_of(case, run, "--engine", "local[1]"), run, 3)
+    kill_at(command_of(case, run, "--engine", "local[2]"), run, pass_ended(1, None))
+    kill_at(command_of(case, run, "--engine", "local[1]"), run, pass_ended(3, None))
     begun = len(events_of(run))
     subprocess.run(command_of(case, run, "--engine", "local[2]"), check=True, capture_output=True)
     passes = sum(e["event"] == "IterationEnded" for e in events_of(run)[begun:])
@@ -65,7 +65,7 @@ def test_a_run_killed_twice_and_resumed_gives_the_bits(case: Case, bits: Bits, t
 
 def test_a_lost_dask_worker_changes_no_bit(case: Case, bits: Bits, tmp_path: Path) -> None:
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path)) as dask:
-        killer = Killer(lambda: next(iter(dask.workers.values())).pid, delay=0.01, stage="swap")
+        killer = Killer(lambda: next(iter(dask.workers.values())).pid, pass_ended(1, "swap"), delay=0.01)
         job = case.job(tmp_path / "out", engine=dask.scheduler_address.replace("tcp://", "dask://"))
         assert run_bits(job, killer) == bits
     assert killer.killed is not None

@@ -12,6 +12,7 @@ import pytest
     "module",
     [
         "distclust.algorithms.balanced",
+        "distclust.estimators._base",
         "distclust.algorithms.medoid_seeds",
         "distclust.algorithms.medoids",
         "distclust.estimators.kmeans",
