@@ -133,7 +133,7 @@ def assign_to_medoids(job: AssignJob, model: Model, session: Session, *, kind: s
     Raises
     ------
     UsageError
-        Balanced labels were asked for.
+        Balanced labels, or several medoids of each row, were asked for.
     DataError
         The dataset has another width than the model.
     """
@@ -142,6 +142,12 @@ def assign_to_medoids(job: AssignJob, model: Model, session: Session, *, kind: s
             "balanced assignment weighs squared distances to means; the model is one of k-medoids.",
             where=job.model,
             do="Leave out --balanced, or fit k-means.",
+        )
+    if job.top is not None:
+        raise UsageError(
+            "several nearest clusters are listed for models of k-means; the model is one of k-medoids.",
+            where=job.model,
+            do="Leave out --top.",
         )
     parameters = model.parameters
     mixed = model.metric == MIXED_METRIC
