@@ -133,7 +133,7 @@ def assign_to_medoids(job: AssignJob, model: Model, session: Session, *, kind: s
     Raises
     ------
     UsageError
-        Balanced labels or lists of nearest centres were asked for.
+        Balanced labels, or several medoids of each row, were asked for.
     DataError
         The dataset has another width than the model.
     """
@@ -145,9 +145,9 @@ def assign_to_medoids(job: AssignJob, model: Model, session: Session, *, kind: s
         )
     if job.top is not None:
         raise UsageError(
-            "lists of nearest centres are of distances to means; the model is one of k-medoids.",
+            "several nearest clusters are listed for models of k-means; the model is one of k-medoids.",
             where=job.model,
-            do="Leave out --top, or fit k-means.",
+            do="Leave out --top.",
         )
     parameters = model.parameters
     mixed = model.metric == MIXED_METRIC

@@ -215,6 +215,7 @@ def test_texts_need_gower_and_models_their_columns(
     result = cli("assign", tmp_path / "out", data, "-o", tmp_path / "x", "--columns", "species,sex")
     assert result.exit_code == 2
     assert "the model was fitted on" in result.stderr
-    result = cli("assign", tmp_path / "out", data, "-o", tmp_path / "x", "--balanced")
-    assert result.exit_code == 2
-    assert "the model is one of k-medoids" in result.stderr
+    for more in (("--balanced",), ("--top", 3)):
+        result = cli("assign", tmp_path / "out", data, "-o", tmp_path / "x", *more)
+        assert result.exit_code == 2
+        assert "the model is one of k-medoids" in result.stderr
