@@ -11,15 +11,19 @@ if TYPE_CHECKING:
     from distclust.estimators.bisecting import BisectingKMeans as BisectingKMeans
     from distclust.estimators.kmeans import KMeans as KMeans
     from distclust.estimators.kmedoids import KMedoids as KMedoids
+    from distclust.estimators.mixture import GaussianMixture as GaussianMixture
+    from distclust.estimators.ppp import PPP as PPP
 
 # Looked up on first use: the command line must not pay for scikit-learn, nor need it.
 _LAZY = {
     "BisectingKMeans": "distclust.estimators.bisecting",
+    "GaussianMixture": "distclust.estimators.mixture",
     "KMeans": "distclust.estimators.kmeans",
     "KMedoids": "distclust.estimators.kmedoids",
+    "PPP": "distclust.estimators.ppp",
 }
 
-__all__ = ["BisectingKMeans", "KMeans", "KMedoids", "__version__"]
+__all__ = ["BisectingKMeans", "GaussianMixture", "KMeans", "KMedoids", "PPP", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

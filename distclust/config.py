@@ -30,6 +30,8 @@ from distclust.algorithms.balanced_config import BalancedConfig
 from distclust.algorithms.bisecting_config import BisectingConfig, Strategy, TreeLabels
 from distclust.algorithms.kmeans_config import KMeansConfig, StrategyName
 from distclust.algorithms.kmedoids_config import KMedoidsConfig, Method
+from distclust.algorithms.mixture_config import MixtureConfig, MixtureInit, covariance_for
+from distclust.algorithms.ppp_config import Covariance, Features, PPPConfig, Scaling
 from distclust.errors import UsageError, nearest_name
 
 J = TypeVar("J", bound=BaseModel)
@@ -132,6 +134,24 @@ def _with_gower(value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]
     return value
 
 
+def _as_components(value: object) -> object:
+    """Turn ``"64"`` into a number of components, ``"0.95"`` into a share of the variance."""
+    if isinstance(value, str):
+        value = float(value) if "." in value or "e" in value.lower() else int(value)
+    return value
+
+
+def _components(value: int | float | None) -> int | float | None:
+    if value is None or (isinstance(value, int) and value >= 1) or (isinstance(value, float) and 0 < value < 1):
+        return value
+    raise ValueError("it must be a number of components, at least 1, or a share of the variance between 0 and 1")
+
+
+def _regularisation(value: object) -> object:
+    return float(value) if isinstance(value, str) and value != "auto" else value
+
+
+Components = Annotated[int | float | None, BeforeValidator(_as_components), AfterValidator(_components)]
 Size = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)]
 Memory = Annotated[Size | None, AfterValidator(_least_memory)]
 Paths = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
@@ -289,6 +309,46 @@ class BisectJob(DataJob):
         )
 
 
+class GMMJob(DataJob):
+    """A Gaussian mixture over a dataset: components, soft labels, a model, a manifest."""
+
+    kind: Literal["gmm"] = "gmm"
+    n_components: int = Field(ge=1, alias="k", validation_alias="k", description="Number of components.")
+    weight_column: str | None = Field(None, description="Column of non-negative row weights.")
+    covariance_type: Literal["auto", "full", "tied", "diag", "spherical"] = Field(
+        "auto", description="Shape of the components; auto: the richest that rows and dimensions can pay for."
+    )
+    zscore: bool = Field(False, description="Scale the columns to unit variance first.")
+    pca: Components = Field(
+        None, description="Principal axes to project rows on: their number, or the share of the variance to keep, 0.95."
+    )
+    top: int = Field(0, ge=0, description="List so many components of each row, with responsibilities, in the labels.")
+    init_params: MixtureInit = Field("kmeans", description="What the start is made of.")
+    max_iter: int = Field(100, ge=1, description="Most passes of one initialisation.")
+    tol: float = Field(1e-3, ge=0, description="Stop when the mean log-likelihood of a row changes by less.")
+    reg_covar: Annotated[Literal["auto"] | Annotated[float, Field(ge=0)], BeforeValidator(_regularisation)] = Field(
+        "auto", description="Added to variances; auto: 1e-6 of their mean. Raised where a covariance is singular."
+    )
+    n_init: int = Field(1, ge=1, description="Initialisations; the best is kept.")
+    seed: int = Field(0, ge=0, lt=2**64, description="Key of all random draws.")
+    precision: Literal["float32", "float64"] = Field("float64", description="Type of the centred rows.")
+    checkpoint_seconds: float = Field(0.0, ge=0, description="Least seconds between checkpoints; 0: every pass.")
+
+    def settings(self, n_rows: int, width: int) -> MixtureConfig:
+        """Return the settings of the algorithm for so many rows of a width."""
+        chosen = self.covariance_type
+        return MixtureConfig(
+            n_components=self.n_components,
+            covariance_type=covariance_for(n_rows, self.n_components, width) if chosen == "auto" else chosen,
+            init_params=self.init_params,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            reg_covar=self.reg_covar,
+            n_init=self.n_init,
+            seed=self.seed,
+        )
+
+
 class KMedoidsJob(DataJob):
     """k-medoids over a dataset, under any dissimilarity: model, labels, manifest."""
 
@@ -344,6 +404,31 @@ class KMedoidsJob(DataJob):
         )
 
 
+class PPPJob(DataJob):
+    """PPP over a dataset: clusters that validate themselves, without k; soft labels, a report, a model, a manifest."""
+
+    kind: Literal["ppp"] = "ppp"
+    weight_column: str | None = Field(None, description="Column of non-negative row weights.")
+    max_clusters: int = Field(64, ge=1, description="Most clusters that are tried.")
+    covariance_type: Covariance = Field("auto", description="Shape of the clusters; auto: that of lowest BIC.")
+    scaling: Scaling = Field("robust", description="Scale of the columns: of their middle 98 %, whitened, or none.")
+    explained_variance: float = Field(
+        0.9, gt=0, le=1, description="From 33 columns on: share of the variance that principal components keep."
+    )
+    max_components: int = Field(32, ge=1, description="Most principal components.")
+    features: Features = Field("auto", description="auto leaves out columns that do not separate the clusters.")
+    max_valley: float = Field(0.9, gt=0, le=1, description="Clusters are one if density hardly falls between them.")
+    min_overlap: float = Field(0.75, gt=0, le=1, description="Jaccard index from which a cluster is valid.")
+    min_posterior: float = Field(0.9, gt=0, le=1, description="Mean probability from which a cluster is valid.")
+    max_iter: int = Field(10, ge=1, description="Most passes of the mixture in each round of validation.")
+    reg_covar: float = Field(1e-4, gt=0, description="Added to variances, relative to the scale of the columns.")
+    top: int = Field(0, ge=0, description="List so many clusters of each row, with their probabilities.")
+
+    def settings(self) -> PPPConfig:
+        """Return the settings of the algorithm."""
+        return PPPConfig(**{name: getattr(self, name) for name in PPPConfig.__dataclass_fields__})
+
+
 class AssignJob(DataJob):
     """Labels of new rows under a finished model."""
 
@@ -397,7 +482,7 @@ class EvaluateJob(EngineJob):
     output: str | None = Field(None, description="Directory for evaluation.json and clusters.parquet; default: none.")
 
 
-AnyJob: TypeAlias = KMeansJob | SweepJob | BisectJob | KMedoidsJob | AssignJob
+AnyJob: TypeAlias = KMeansJob | SweepJob | BisectJob | KMedoidsJob | GMMJob | PPPJob | AssignJob
 Job = Annotated[AnyJob, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)
 JOBS: dict[str, type[AnyJob]] = {
@@ -405,6 +490,8 @@ JOBS: dict[str, type[AnyJob]] = {
     "sweep": SweepJob,
     "bisect": BisectJob,
     "kmedoids": KMedoidsJob,
+    "gmm": GMMJob,
+    "ppp": PPPJob,
     "assign": AssignJob,
 }
 

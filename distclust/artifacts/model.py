@@ -24,7 +24,7 @@ MODEL = "model"
 _DESCRIPTION = "model.json"
 _CENTERS = "centers.parquet"
 _FORMAT = 1
-KINDS = {"kmeans": 1, "bisect": 1, "kmedoids": 1}
+KINDS = {"kmeans": 1, "bisect": 1, "kmedoids": 1, "gmm": 1, "ppp": 1}
 """Kinds of models, and the newest version of each that is understood; written ``kmeans/1``."""
 _ROW_GROUP_BYTES = 64 << 20
 

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from distclust.cli import late
+from distclust.cli.explanation import explanation_lines
 from distclust.cli.options import (
     JSON,
     Given,
@@ -30,8 +31,10 @@ from distclust.config import (
     BisectJob,
     DataJob,
     EvaluateJob,
+    GMMJob,
     KMeansJob,
     KMedoidsJob,
+    PPPJob,
     SweepJob,
     checked,
     job_schema,
@@ -68,6 +71,16 @@ def bisect(given: Given) -> None:
     _run(_job("bisect", given), given)
 
 
+@takes(data_argument(GMMJob), *options_of(GMMJob), JSON)
+def gmm(given: Given) -> None:
+    """Fit a Gaussian mixture: components, soft labels, manifest.
+
+    Labels are the most probable components, with probability and log density; --top lists more. Wide rows (embeddings)
+    want --pca. Stops and goes on as kmeans does.
+    """
+    _run(_job("gmm", given), given)
+
+
 @takes(data_argument(KMedoidsJob), *options_of(KMedoidsJob), JSON)
 def kmedoids(given: Given) -> None:
     """Cluster a dataset by k-medoids, under any dissimilarity: model, labels, manifest.
@@ -76,6 +89,16 @@ def kmedoids(given: Given) -> None:
     by --metric gower. Stops and goes on as kmeans does.
     """
     _run(_job("kmedoids", given), given)
+
+
+@takes(data_argument(PPPJob), *options_of(PPPJob), JSON)
+def ppp(given: Given) -> None:
+    """Find clusters that validate themselves: no -k, no seed; verdicts and reasons.
+
+    Mixtures propose clusters, the rows have to show a valley between any two. `distclust explain OUT` prints why each
+    was accepted or refused. Stops and goes on as kmeans does.
+    """
+    _run(_job("ppp", given), given)
 
 
 @takes(
@@ -156,6 +179,13 @@ def inspect(given: Given) -> None:
     """Print a run: state, settings, history, largest clusters, files."""
     view = late.inspect_run(given["out"])
     _print(given, view.as_dict(), inspect_lines(view))
+
+
+@takes(_OUT, JSON)
+def explain(given: Given) -> None:
+    """Print why the clusters of a finished ppp are what they are: verdicts, splits, columns, clusterability."""
+    report = late.ppp_report(given["out"])
+    _print(given, report, explanation_lines(report))
 
 
 @takes(_OUT, JSON)

@@ -19,7 +19,11 @@ from distclust.data.storage import Storage, open_storage
 from distclust.errors import DistclustError, UsageError
 
 LISTED_CLUSTERS = 10_000
-_HISTORY_KEYS = ("iteration", "inertia", "shift", "moved", "reassigned", "seconds")
+_HISTORY_KEYS = {
+    "IterationEnded": ("iteration", "inertia", "shift", "moved", "reassigned", "seconds"),
+    "LikelihoodEnded": ("iteration", "log_likelihood", "change", "reg_covar", "seconds"),
+}
+"""What a pass leaves in the history, by the event that tells of it."""
 
 
 @dataclass(frozen=True)
@@ -182,10 +186,12 @@ def _events_history(storage: Storage) -> list[dict[str, Any]]:
         return []
     history: list[dict[str, Any]] = []
     for event in _events(storage.read(EVENTS).splitlines(), storage.where(EVENTS)):
-        if event.get("event") == "IterationEnded":
-            while history and history[-1]["iteration"] >= event["iteration"]:
+        keys = _HISTORY_KEYS.get(str(event.get("event")))
+        if keys is not None:
+            # Other keys: passes of another kind, that only led to these, as k-means does to a mixture.
+            while history and (history[-1]["iteration"] >= event["iteration"] or history[-1].keys() != set(keys)):
                 history.pop()
-            history.append({key: event[key] for key in _HISTORY_KEYS})
+            history.append({key: event[key] for key in keys})
     return history
 
 

@@ -60,6 +60,12 @@ def inspect_run(output: str) -> RunView:
     return view
 
 
+def ppp_report(output: str) -> dict[str, Any]:
+    """See `distclust.workflows.ppp.load_report`."""
+    report: dict[str, Any] = import_module("distclust.workflows.ppp").load_report(output)
+    return report
+
+
 def is_run(output: str) -> bool:
     """See `distclust.cli.inspection.is_run`."""
     found: bool = import_module("distclust.cli.inspection").is_run(output)

@@ -43,6 +43,8 @@ for _command in (
     commands.kmeans,
     commands.bisect,
     commands.kmedoids,
+    commands.gmm,
+    commands.ppp,
     commands.assign,
     commands.evaluate,
     commands.sweep,
@@ -50,6 +52,7 @@ for _command in (
     commands.run,
     commands.resume,
     commands.inspect,
+    commands.explain,
     commands.verify,
     commands.schema,
 ):

@@ -21,7 +21,7 @@ Given = dict[str, Any]
 
 Handler = Callable[[Given], None]
 
-_SPECIAL_NAMES = {"n_clusters": ("-k",), "output": ("--output", "-o")}
+_SPECIAL_NAMES = {"n_clusters": ("-k",), "n_components": ("-k",), "output": ("--output", "-o")}
 
 _METAVARS = {
     "columns": "A,B,C",
@@ -36,7 +36,13 @@ _METAVARS = {
     "weight_column": "NAME",
     "engine": "ENGINE",
     "truth": "NAME",
+    "covariance_type": "WORD",
+    "init_params": "WORD",
+    "pca": "NUMBER",
+    "reg_covar": "NUMBER",
     "warm_start": "MODEL",
+    "scaling": "WORD",
+    "features": "WORD",
 }
 
 _PANELS = {
@@ -138,8 +144,8 @@ def takes(*parameters: inspect.Parameter) -> Callable[[Handler], Callable[..., N
 def job_values(given: Given) -> Given:
     """Return what the user typed under the keys of a job file."""
     values = {name: value for name, value in given.items() if name != "json"}
-    if "n_clusters" in values:
-        values["k"] = values.pop("n_clusters")
+    for name in {"n_clusters", "n_components"} & values.keys():
+        values["k"] = values.pop(name)
     for name in {"columns", "categorical"} & values.keys():
         values[name] = [part.strip() for part in values[name].split(",") if part.strip()]
     return values

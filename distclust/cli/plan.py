@@ -121,20 +121,7 @@ def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[Partiti
     bounds = bounds_bytes(1, k) if job.algorithm == "auto" and bounds_pay(k, d, 0.0) else 0
     largest = max(ref.n_rows for ref in refs)
     block = largest * (d * item + _ROW_ID + weight)
-    model = k * d * item
-    returned = k * (d + 3) * _SUM + min(k, FAR_ROWS) * (d * item + 3 * _SUM)
-    config = job.settings()
-    levels = is_two_level(config)
-    if levels:
-        # Cells are found by k-means; then groups of rows, and sums of the clusters that they touch, are in files.
-        cells = n_cells(k) * d * item
-        returned = n_cells(k) * (d + 3) * _SUM
-        sent, task = 2 * cells, 3 * max(block, RANGE_BYTES) + 2 * cells + returned
-        seeding, iterations, other = 1, CELL_PASSES + min(REFINEMENTS, job.max_iter), 6
-    else:
-        sent, task = 2 * model, block + 2 * model + returned
-        seeding, iterations = _seeding_passes(job, source) * job.n_init, job.max_iter * job.n_init
-        other = 3 + (job.n_init if job.n_init > 1 else 0)
+    traffic = _two_levels(job, source, block, item) if is_two_level(job.settings()) else _flat(job, source, block, item)
     tasks = min(len(refs), engine.info.slots * getattr(engine, "tasks_per_slot", 1))
     travels = 0 if engine.info.sees_driver_memory else tasks
     return PlanView(
@@ -150,15 +137,45 @@ def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[Partiti
         partition_rows=largest,
         block_bytes=block,
         scratch_bytes=source.n_rows * (d * item + _ROW_ID + weight + _LABELLINGS * _LABEL + bounds),
-        model_bytes=model,
-        task_bytes=task,
-        sent_bytes=sent * travels,
-        returned_bytes=returned * travels,
-        seeding_passes=seeding,
-        iterations=iterations,
-        other_passes=other,
+        model_bytes=k * d * item,
+        task_bytes=traffic.task,
+        sent_bytes=traffic.sent * travels,
+        returned_bytes=traffic.returned * travels,
+        seeding_passes=traffic.seeding,
+        iterations=traffic.iterations,
+        other_passes=traffic.others,
         notes=_notes(job, k, source),
     )
+
+
+@dataclass(frozen=True)
+class _Traffic:
+    """What the way of fitting decides: bytes to a task, from it and in it; passes."""
+
+    sent: int
+    returned: int
+    task: int
+    seeding: int
+    iterations: int
+    others: int
+
+
+def _flat(job: KMeansJob, source: Source, block: int, item: int) -> _Traffic:
+    """All centres go to every task, and sums of all clusters come back."""
+    k, d = job.settings().n_clusters, source.width
+    sent = 2 * k * d * item
+    returned = k * (d + 3) * _SUM + min(k, FAR_ROWS) * (d * item + 3 * _SUM)
+    seeding = _seeding_passes(job, source) * job.n_init
+    others = 3 + (job.n_init if job.n_init > 1 else 0)
+    return _Traffic(sent, returned, block + sent + returned, seeding, job.max_iter * job.n_init, others)
+
+
+def _two_levels(job: KMeansJob, source: Source, block: int, item: int) -> _Traffic:
+    """That is so of cells only, which are found on a sample; rows and sums of clusters pass through files."""
+    m, d = n_cells(job.settings().n_clusters), source.width
+    sent, returned = 2 * m * d * item, m * (d + 3) * _SUM
+    iterations = min(CELL_PASSES, job.max_iter) + min(REFINEMENTS, job.max_iter)
+    return _Traffic(sent, returned, 3 * max(block, RANGE_BYTES) + sent + returned, 1, iterations, 6)
 
 
 def _seeding_passes(job: KMeansJob, source: Source) -> int:

@@ -15,6 +15,7 @@ from distclust.engines.events import (
     Emit,
     Event,
     IterationEnded,
+    LikelihoodEnded,
     Note,
     StageEnded,
     StageStarted,
@@ -40,8 +41,8 @@ class Stage:
         Rows that ended tasks have touched.
     iteration : int
         Passes done, those before a resume included; 0 in stages that do not iterate.
-    inertia : float
-        Of the last pass.
+    score : str
+        Inertia or likelihood of the last pass.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Stage:
     began: float = field(default_factory=time.monotonic)
     rows: int = 0
     iteration: int = 0
-    inertia: float = 0.0
+    score: str = ""
     _earlier: int = 0
     """Rows of passes before a resume."""
 
@@ -58,9 +59,13 @@ class Stage:
         """Learn from an event of this stage."""
         if isinstance(event, TaskEnded):
             self.rows += event.rows
-        elif isinstance(event, IterationEnded):
-            self.iteration, self.inertia = event.iteration, event.inertia
+        elif isinstance(event, IterationEnded | LikelihoodEnded):
+            self.iteration = event.iteration
             self._earlier = event.iteration * self.pass_rows - self.rows
+            if isinstance(event, IterationEnded):
+                self.score = f"inertia {event.inertia:.6g}"
+            else:
+                self.score = f"log-likelihood {event.log_likelihood:.6g}"
 
     @property
     def share(self) -> float | None:
@@ -81,7 +86,7 @@ class Stage:
         parts = []
         if self.iteration:
             most = f" of at most {self.max_passes}" if self.max_passes else ""
-            parts += [f"pass {self.iteration}{most}", f"inertia {self.inertia:.6g}"]
+            parts += [f"pass {self.iteration}{most}", self.score]
         parts.append(rate_text(self.rows, now - self.began))
         left = self.seconds_left(now)
         if left is not None:
@@ -92,7 +97,7 @@ class Stage:
         """Return the line of a stage that has ended."""
         parts = [f"{self.name:<8}"]
         if self.iteration:
-            parts += [amount_text(self.iteration, "pass"), f"inertia {self.inertia:.6g}"]
+            parts += [amount_text(self.iteration, "pass"), self.score]
         elif self.pass_rows:
             parts.append(amount_text(self.pass_rows, "row"))
         parts += [seconds_text(seconds), rate_text(self.rows, seconds)]

@@ -179,6 +179,10 @@ def _summary_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
         pairs += _balance_pairs(summary["balance"])
     if "depth" in summary:
         pairs.append(("tree", f"{amount_text(summary['passes'], 'pass')}, at most {summary['depth']} splits deep"))
+    if "log_likelihood" in summary:
+        pairs += _mixture_pairs(summary)
+    if "ppp" in summary:
+        pairs += _ppp_pairs(summary["ppp"])
     if summary.get("strategy") == "two-level":
         pairs.append(("levels", _levels_text(summary)))
         pairs.append(("iterations", amount_text(summary["iterations"], "pass") + " over all rows"))
@@ -187,6 +191,23 @@ def _summary_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
         pairs.append(("iterations", f"{summary['iterations']}, {end}"))
     stages = "  ".join(f"{stage} {seconds_text(seconds)}" for stage, seconds in summary["seconds"].items())
     return [*pairs, ("time", stages)]
+
+
+def _mixture_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what a mixture adds: the projection, the kind of covariance, likelihood and criteria."""
+    pairs = []
+    projection = summary["projection"]
+    if projection is not None:
+        parts = ["columns of unit variance"] if projection["zscore"] else []
+        if projection["pca"]:
+            share = f"{projection['explained']:.2%} of the variance"
+            parts.append(f"{projection['components']} of {projection['of']} principal axes, {share}")
+        pairs.append(("projection", "; ".join(parts)))
+    pairs.append(("mixture", f"{summary['covariance_type']}, {count_text(summary['parameters'])} parameters"))
+    if summary["reg_covar_raised"]:
+        pairs.append(("reg_covar", f"raised to {summary['reg_covar']:.3g}: a covariance was singular"))
+    criteria = "  ".join(f"{name.upper()} {summary[name]:.8g}" for name in ("bic", "aic", "icl"))
+    return [*pairs, ("likelihood", f"{summary['log_likelihood']:.8g} a row  {criteria}")]
 
 
 def _levels_text(summary: dict[str, Any]) -> str:
@@ -210,6 +231,19 @@ def _loss_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
             pairs.append(("k", f"{summary['clusters']}, chosen from {tried[0]} to {tried[-1]}"))
         pairs.append(("found by", f"{summary['method']}, {amount_text(summary['swaps'], 'swap')}"))
     return pairs
+
+
+def _ppp_pairs(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what PPP adds: verdicts, stability, what it looked at, what it took."""
+    clusters = f"{found['valid_clusters']} of them, stability {found['stability']:.3f}"
+    rounds = amount_text(found["rounds"], "round")
+    return [
+        ("valid", clusters if found["clusterable"] else "one cluster: the rows are not clusterable"),
+        ("separable", f"{amount_text(found['separable_rows'], 'row')}, {amount_text(found['kept_columns'], 'column')}"),
+        ("outliers", amount_text(found["outliers"], "row") if found["outliers"] else ""),
+        ("mixture", f"{found['covariance_type']}, {amount_text(found['dimensions'], 'dimension')}"),
+        ("passes", f"{found['levels']} to cut cells, {found['passes']} of the mixture, {rounds} of validation"),
+    ]
 
 
 def _balance_pairs(balance: dict[str, Any]) -> list[tuple[str, str]]:
@@ -236,6 +270,10 @@ def _file_pairs(outcome: JobOutcome) -> list[tuple[str, str]]:
         model.append(("medoids", f"{root}/model/medoids.parquet"))
     if "depth" in outcome.summary:
         model.append(("tree", f"{root}/model/tree.parquet"))
+    if "ppp" in outcome.summary:
+        model += [("model", f"{root}/model/centers.parquet"), ("report", f"{root}/stats/ppp.json: distclust explain")]
+    if outcome.summary.keys() & {"log_likelihood", "ppp"}:
+        model.append(("mixture", f"{root}/model/mixture.parquet"))
     return [*model, ("labels", f"{root}/labels/"), ("manifest", f"{root}/manifest.json")]
 
 
@@ -258,20 +296,35 @@ def _medoid_history(history: Sequence[dict[str, Any]]) -> list[str]:
 def _history_lines(history: Sequence[dict[str, Any]]) -> list[str]:
     if not history:
         return []
-    rows: list[tuple[str, ...]] = [
-        (
-            str(entry["iteration"]),
-            f"{entry['inertia']:.8g}",
-            f"{entry['shift']:.4g}",
-            count_text(entry["moved"]),
-            str(entry["reassigned"]),
-            f"{entry['seconds']:.3f}",
-        )
-        for entry in history
-    ]
+    header: tuple[str, ...] = ("pass", "inertia", "shift", "moved", "reassigned", "seconds")
+    cells = _lloyd_cells
+    if "log_likelihood" in history[0]:
+        header, cells = ("pass", "log-likelihood", "change", "reg_covar", "seconds"), _likelihood_cells
+    rows = [cells(entry) for entry in history]
     title = f"History: {amount_text(len(rows), 'pass')}"
     if len(rows) > _SHOWN_PASSES:
         head, tail = rows[: _SHOWN_PASSES // 2], rows[-_SHOWN_PASSES // 2 :]
-        rows = [*head, ("...", *[""] * 5), *tail]
+        rows = [*head, ("...", *[""] * (len(header) - 1)), *tail]
         title += "; all with --json"
-    return ["", title, *_table(("pass", "inertia", "shift", "moved", "reassigned", "seconds"), rows)]
+    return ["", title, *_table(header, rows)]
+
+
+def _lloyd_cells(entry: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        str(entry["iteration"]),
+        f"{entry['inertia']:.8g}",
+        f"{entry['shift']:.4g}",
+        count_text(entry["moved"]),
+        str(entry["reassigned"]),
+        f"{entry['seconds']:.3f}",
+    )
+
+
+def _likelihood_cells(entry: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        str(entry["iteration"]),
+        f"{entry['log_likelihood']:.8g}",
+        f"{entry['change']:.4g}",
+        f"{entry['reg_covar']:.3g}",
+        f"{entry['seconds']:.3f}",
+    )

@@ -13,6 +13,7 @@ from distclust.data.decode import bad_row_error, read_batches, scan_mixed
 from distclust.data.refs import BlockView, PartitionRef
 from distclust.errors import DataError
 from distclust.kernels.moments import scan_rows, write_rows
+from distclust.kernels.nearest import project_rows
 from distclust.kernels.random import hash_rows
 
 _COMPACT_ROWS = 1 << 12
@@ -47,14 +48,30 @@ def build_rows(ref: PartitionRef, view: BlockView, out: Rows) -> int:
     for batch in read_batches(ref, view.columns, view.width, encoding=view.encoding):
         good = _good_rows(ref, view, batch, low, high)
         target = rank[batch.start + good].astype(np.int64)
-        write_rows(batch.values, center, view.unit_rows, good, target, out.x)
+        if view.axes is None:
+            write_rows(batch.values, center, view.unit_rows, good, target, out.x)
+        else:
+            out.x[target] = _projected(ref, view, batch, center, good)
         if out.weights is not None and batch.weights is not None:
             out.weights[target] = batch.weights[good]
         if len(good) < batch.n:
             bad = np.setdiff1d(np.arange(batch.n), good, assume_unique=True)
             dropped.append(rank[batch.start + bad])
-    _check_extent(ref, view, low - center, high - center)
+    if view.axes is None:
+        _check_extent(ref, view, low - center, high - center)
     return _close_gaps(out, np.concatenate(dropped)) if dropped else ref.n_rows
+
+
+def _projected(
+    ref: PartitionRef, view: BlockView, batch: RawBatch, center: npt.NDArray[np.float64], good: npt.NDArray[np.int64]
+) -> npt.NDArray[Any]:
+    """Return the good rows of a batch, multiplied by the axes of the view, in its type."""
+    assert view.axes is not None
+    rows = np.empty((len(good), view.width))
+    write_rows(batch.values, center, view.unit_rows, good, np.arange(len(good), dtype=np.int64), rows)
+    wide = rows * view.axes if view.axes.ndim == 1 else project_rows(rows, view.axes)
+    _check_extent(ref, view, wide.min(axis=0, initial=0.0), wide.max(axis=0, initial=0.0))
+    return wide.astype(view.dtype)
 
 
 def _hash_ranks(ref: PartitionRef, row_ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:

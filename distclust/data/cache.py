@@ -297,7 +297,7 @@ def _block_name(ref: PartitionRef, view: BlockView) -> str:
 
 
 def _layout(ref: PartitionRef, view: BlockView) -> Layout:
-    return Layout(ref.n_rows, view.width, view.dtype, view.columns.weight is not None)
+    return Layout(ref.n_rows, view.block_width, view.dtype, view.columns.weight is not None)
 
 
 def _quarter_of_memory() -> int:

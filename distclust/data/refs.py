@@ -118,6 +118,9 @@ class BlockView:
         NaN, infinity and (with ``unit_rows``) zero rows; with an encoding, infinity and rows without any value.
     encoding : Encoding or None
         How columns of numbers and categories become rows. NaN is then a missing value.
+    axes : (width, m) or (width,) float64 array or None
+        Rows, centred and of unit length as asked, are multiplied by it in float64: projected on m directions, or scaled
+        column by column.
     """
 
     columns: Columns
@@ -127,6 +130,7 @@ class BlockView:
     dtype: Literal["float32", "float64"] = "float32"
     on_bad_rows: Literal["error", "drop"] = "error"
     encoding: Encoding | None = None
+    axes: npt.NDArray[np.float64] | None = None
     digest: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
@@ -134,7 +138,14 @@ class BlockView:
         h.update(repr((self.columns, self.width, self.unit_rows, self.dtype, self.on_bad_rows)).encode())
         h.update(b"" if self.center is None else np.ascontiguousarray(self.center, "<f8").tobytes())
         h.update(b"" if self.encoding is None else repr(self.encoding).encode())
+        if self.axes is not None:
+            h.update(repr(self.axes.shape).encode() + np.ascontiguousarray(self.axes, "<f8").tobytes())
         object.__setattr__(self, "digest", h.hexdigest()[:24])
+
+    @property
+    def block_width(self) -> int:
+        """Number of dimensions of the block's rows."""
+        return self.width if self.axes is None else int(self.axes.shape[-1])
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,21 @@ class IterationEnded(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LikelihoodEnded(Event):
+    """A pass of a mixture has ended."""
+
+    stage: str
+    iteration: int
+    log_likelihood: float
+    """Mean over the rows, of the mixture that the pass began with."""
+    change: float
+    """Since the pass before; 0 in a first one."""
+    reg_covar: float
+    """What was added to the variances."""
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Note(Event):
     message: str
     """Something a user should know that is no error; said once."""

@@ -1,4 +1,4 @@
-"""What estimators that end with centres share: rows in, labels, distances and scores out."""
+"""What estimators share: rows in; of those that end with centres, labels, distances and scores out."""
 
 from __future__ import annotations
 
@@ -49,15 +49,69 @@ __all__ = [
 Rows = npt.NDArray[np.floating]
 
 
-class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator, ABC):
-    """Base of estimators that leave ``cluster_centers_``; subclasses fit."""
+class RowEstimator(BaseEstimator):
+    """Base of estimators over rows in memory or on storage: engine, source, preparation."""
 
-    n_clusters: int
-    metric: Metric
+    metric: Metric = "euclidean"
     precision: Literal["float32", "float64"]
     engine: Any
     on_bad_rows: Literal["error", "drop"]
     staging: str | None
+    _offset: npt.NDArray[np.float64]
+
+    def __sklearn_clone__(self) -> Self:
+        # A live client, session or engine is a handle: a clone uses the same one, and it cannot be copied.
+        parameters = {name: value for name, value in self.get_params(deep=False).items() if name != "engine"}
+        return type(self)(engine=self.engine, **{name: deepcopy(value) for name, value in parameters.items()})
+
+    def _prepared(self, engine: Engine, source: Source, center: npt.NDArray[np.float64] | None = None) -> PreparedData:
+        return prepare(
+            engine,
+            source,
+            plan(engine, source),
+            metric=self.metric,
+            precision=self.precision,
+            on_bad_rows=self.on_bad_rows,
+            center=center,
+        )
+
+    def _validated(self, X: Any, sample_weight: Any, names: RowColumns, *, reset: bool) -> tuple[Any, Any]:
+        if is_dataset(X):
+            if sample_weight is not None:
+                raise UsageError("sample_weight is for rows in memory.", do="Name the dataset's weight_column.")
+            return X, None
+        if names != RowColumns():
+            raise UsageError("column, columns, id_column and weight_column are for datasets, not for arrays.")
+        X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C", accept_large_sparse=False)
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        return X, sample_weight
+
+    def _check_width(self, source: Source) -> None:
+        if source.width != self.n_features_in_:
+            raise UsageError(
+                f"X has {source.width} features, but {type(self).__name__} is expecting {self.n_features_in_} features "
+                "as input."
+            )
+
+    def _pinned(self, engine: Engine, source: Source) -> Pinned:
+        self._check_width(source)
+        pinned, _ = pin_for_model(
+            engine,
+            source,
+            plan(engine, source),
+            center=self._offset,
+            metric=self.metric,
+            precision=self.precision,
+            on_bad_rows=self.on_bad_rows,
+        )
+        return pinned
+
+
+class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, RowEstimator, ABC):
+    """Base of estimators that leave ``cluster_centers_``; subclasses fit."""
+
+    n_clusters: int
 
     @abstractmethod
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
@@ -176,37 +230,9 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
             data = self._prepared(engine, source, self._offset)
             return -assign(engine, data, self._centers(), rule=self._rule()).inertia.total()
 
-    def __sklearn_clone__(self) -> Self:
-        # A live client, session or engine is a handle: a clone uses the same one, and it cannot be copied.
-        parameters = {name: value for name, value in self.get_params(deep=False).items() if name != "engine"}
-        return type(self)(engine=self.engine, **{name: deepcopy(value) for name, value in parameters.items()})
-
     @property
     def _n_features_out(self) -> int:
         return len(self.cluster_centers_)
-
-    def _prepared(self, engine: Engine, source: Source, center: npt.NDArray[np.float64] | None = None) -> PreparedData:
-        return prepare(
-            engine,
-            source,
-            plan(engine, source),
-            metric=self.metric,
-            precision=self.precision,
-            on_bad_rows=self.on_bad_rows,
-            center=center,
-        )
-
-    def _validated(self, X: Any, sample_weight: Any, names: RowColumns, *, reset: bool) -> tuple[Any, Any]:
-        if is_dataset(X):
-            if sample_weight is not None:
-                raise UsageError("sample_weight is for rows in memory.", do="Name the dataset's weight_column.")
-            return X, None
-        if names != RowColumns():
-            raise UsageError("column, columns, id_column and weight_column are for datasets, not for arrays.")
-        X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C", accept_large_sparse=False)
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        return X, sample_weight
 
     def _remember(self, vectors: Rows, offset: npt.NDArray[np.float64]) -> None:
         self.cluster_centers_ = vectors
@@ -225,26 +251,6 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
 
     def _rule(self) -> LabelRule:
         return self._centers()
-
-    def _check_width(self, source: Source) -> None:
-        if source.width != self.n_features_in_:
-            raise UsageError(
-                f"X has {source.width} features, but {type(self).__name__} is expecting {self.n_features_in_} features "
-                "as input."
-            )
-
-    def _pinned(self, engine: Engine, source: Source) -> Pinned:
-        self._check_width(source)
-        pinned, _ = pin_for_model(
-            engine,
-            source,
-            plan(engine, source),
-            center=self._offset,
-            metric=self.metric,
-            precision=self.precision,
-            on_bad_rows=self.on_bad_rows,
-        )
-        return pinned
 
 
 def seed_of(random_state: int | np.random.RandomState | None) -> int:

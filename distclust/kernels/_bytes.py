@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from distclust.kernels._emit import I32, I64, LANES, Emitter
+from distclust.kernels._jit import jit
 from distclust.kernels._machine import machine
 
 WORD = 64
@@ -26,6 +28,16 @@ PAIRS = 4
 _BITS = 4
 _I8, _I16 = ir.IntType(8), ir.IntType(16)
 _LANES = LANES["float32"]
+
+
+_ROOM_BELOW = 32
+"""Levels below a row's nearest centre at the start: its distance will fall while centres settle."""
+
+
+@jit
+def first_floor(square, per_length):
+    """Return the distance that level 0 stands for, from a squared distance to the nearest centre."""
+    return max(np.sqrt(max(square, 0.0)) - _ROOM_BELOW / per_length, 0.0) if square < np.inf else 0.0
 
 
 @intrinsic

@@ -27,6 +27,7 @@ from distclust.kernels._bytes import (
     QUICK_LANES,
     WORD,
     count_bits,
+    first_floor,
     four_bits,
     lower_bytes,
     make_first_bytes,
@@ -42,6 +43,7 @@ from distclust.kernels._rows import make_row_sqdist, make_row_sqnorm
 from distclust.kernels._ukernel import make_lane_minimum, make_score_tile
 from distclust.kernels.lloyd import row_sqdist
 from distclust.kernels.nearest import PackedCenters, assign_nearest
+from distclust.kernels.screened import ScreenedCenters, screen_rows
 
 _BLOCK_ROWS = 48
 """Rows whose scores are held when bounds are made: a multiple of every tile's rows and lanes."""
@@ -51,9 +53,6 @@ _UNSURE_ROWS = 4096
 
 _MOST_SCORES = 8
 """Near ties of a row that are decided one by one; a row with more goes to `assign_nearest`."""
-
-ROOM_BELOW = 32
-"""Levels below a row's nearest centre at the start: its distance will fall while centres settle."""
 
 _UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
 MOST_DIMS = 500_000
@@ -160,7 +159,7 @@ def level_falls(old: np.ndarray, new: np.ndarray, step: float) -> npt.NDArray[np
 
 
 def first_bounds(
-    x: np.ndarray, centers: np.ndarray, packed: PackedCenters, step: float
+    x: np.ndarray, centers: np.ndarray, packed: PackedCenters, step: float, screened: ScreenedCenters | None = None
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64], Bounds]:
     """Find the nearest centre of every row from all distances, and keep these as bounds.
 
@@ -173,6 +172,8 @@ def first_bounds(
         The same, as `pack_centers` gives them.
     step : float
         Distance between two levels; 255 of them should reach from a row's nearest centre over those that may become it.
+    screened : ScreenedCenters, optional
+        The same centres, as `screen_centers` gives them: with it bounds are looser, and made three times as fast.
 
     Returns
     -------
@@ -183,11 +184,21 @@ def first_bounds(
     bounds : Bounds
     """
     x = read_argument(x, "x", packed.panels.dtype.name, (None, packed.n_dims))
+    bounds = Bounds.empty(len(x), packed.n_clusters)
+    if screened is None:
+        labels = _first_bounds(x, packed, step, bounds)
+    else:
+        labels = screen_rows(x, packed, screened, bounds.levels, bounds.rows, 1.0 / step)
+    sqdist = row_sqdist(x, centers, labels)
+    bounds.rows[:, 2] = sqdist
+    return labels, sqdist, bounds
+
+
+def _first_bounds(x: np.ndarray, packed: PackedCenters, step: float, bounds: Bounds) -> npt.NDArray[np.int32]:
     n, dtype, rows = len(x), x.dtype.name, packed.tile[0]
     lanes = LANES[dtype]
     tail = np.zeros((rows, packed.n_dims), x.dtype)
     tail[: n % rows] = x[n - n % rows :]
-    bounds = Bounds.empty(n, packed.n_clusters)
     labels = np.empty(n + lanes, np.int32)
     scores = np.empty((_BLOCK_ROWS, len(packed.norms)), x.dtype)
     best = np.empty((_BLOCK_ROWS, lanes), x.dtype)
@@ -197,9 +208,7 @@ def first_bounds(
         x, tail, packed.panels, packed.norms, scores, best, index, lowest, labels, bounds.levels, bounds.rows,
         (*_rounding(dtype, packed.n_dims), 1.0 / step),
     )  # fmt: skip
-    sqdist = row_sqdist(x, centers, labels[:n])
-    bounds.rows[:, 2] = sqdist
-    return labels[:n], sqdist, bounds
+    return labels[:n]
 
 
 def _rounding(dtype: str, d: int) -> tuple[float, float]:
@@ -352,8 +361,7 @@ def _first_kernel(dtype: str, tile: tuple[int, int]) -> Any:
                 lane_minimum(best_at + done * size, index_at + done * 4, lowest_at + r * size, labels_at + r * 4)
             for r in range(start, stop):
                 square = sqnorm_of_row(x_at + r * d * size, d)
-                nearest = np.sqrt(max(square + lowest[r], 0.0))
-                floor = np.float32(max(nearest - ROOM_BELOW / levels_per, 0.0))
+                floor = np.float32(first_floor(square + lowest[r], levels_per))
                 known[r, 0], known[r, 1] = floor, square
                 scored = scores_at + (r - start) * k * size
                 first_bytes(

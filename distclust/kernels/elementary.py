@@ -150,3 +150,42 @@ def series(x):
     t = t * x + _C2
     t = t * x + 1.0
     return t * x + 1.0
+
+
+# Adding 1.5 * 2^52 + 1023 leaves an integer, biased as an exponent is, in the lowest bits of the sum.
+_EXPONENT_MAGIC = 1.5 * 2.0**52 + 1023.0
+
+
+@jit
+def small_exponentials(values, powers, power_bits):
+    """Replace values of at most 0 by their exponentials, in place; below -700 by that of -700.
+
+    `powers` float64 is scratch of the same length, `power_bits` the same memory as int64.
+    """
+    for t in range(values.shape[0]):
+        value = values[t] if values[t] > LOWEST else LOWEST
+        power = np.rint(value * LOG2_E)
+        values[t] = series((value - power * LN2_HIGH) - power * LN2_LOW)
+        powers[t] = power + _EXPONENT_MAGIC
+    for t in range(values.shape[0]):
+        power_bits[t] = power_bits[t] << 52
+    for t in range(values.shape[0]):
+        values[t] *= powers[t]
+
+
+@jit
+def logarithm_of(value):
+    """Return the natural logarithm of a positive number; the bits of `logarithm`."""
+    fraction, exponent = math.frexp(value)
+    if fraction < _SQRT_HALF:
+        fraction *= 2.0
+        exponent -= 1
+    s = (fraction - 1.0) / (fraction + 1.0)
+    square = s * s
+    total = 1.0 / 21
+    for i in range(19, 0, -2):
+        total = total * square + 1.0 / i
+    return exponent * LN2_HIGH + (exponent * LN2_LOW + 2.0 * s * total)
+
+
+_SQRT_HALF = math.sqrt(0.5)

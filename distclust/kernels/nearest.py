@@ -17,7 +17,7 @@ from distclust.kernels._jit import jit, once
 from distclust.kernels._machine import has_fma, machine
 from distclust.kernels._ukernel import make_assign_tile, make_lane_minimum, make_score_tile
 
-__all__ = ["PackedCenters", "assign_nearest", "distance_table", "has_fma", "pack_centers"]
+__all__ = ["PackedCenters", "assign_nearest", "distance_table", "has_fma", "pack_centers", "project_rows"]
 
 # A vector load that crosses a cache line costs twice; correctness does not depend on it.
 _ALIGN_BYTES = 64
@@ -157,6 +157,30 @@ def distance_table(x: np.ndarray, packed: PackedCenters) -> np.ndarray:
     edge = np.empty((packed.tile[0], packed.panels.shape[2]), x.dtype)
     _table_kernel(x.dtype.name, packed.tile)(x, tail, packed.panels, packed.norms, edge, out)
     return out
+
+
+def project_rows(x: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """Return ``x @ axes`` with bits that do not depend on the place of a row, nor on the processor.
+
+    Parameters
+    ----------
+    x : float32 or float64 [n, d]
+    axes : [d, m], dtype of x
+
+    Returns
+    -------
+    [n, m], dtype of x
+
+    Examples
+    --------
+    >>> project_rows(np.array([[1.0, 2.0]]), np.array([[1.0, 0.0], [0.0, 3.0]])).tolist()
+    [[1.0, 6.0]]
+    """
+    packed = pack_centers(np.ascontiguousarray(axes.T))
+    # Scores are norms less twice the products; without norms, and halved, which is exact, the products are left.
+    products: np.ndarray = distance_table(x, packed._replace(norms=np.zeros_like(packed.norms)))
+    products *= -0.5
+    return products
 
 
 def rows_argument(x: np.ndarray, packed: PackedCenters) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distclust.kernels._arguments import read_argument
-from distclust.kernels._bytes import make_first_bytes
+from distclust.kernels._bytes import first_floor, make_first_bytes
 from distclust.kernels._emit import address
 from distclust.kernels._jit import jit, once
 from distclust.kernels._machine import machine
@@ -35,8 +35,6 @@ from distclust.kernels._screen import (
     make_screen_tile,
     round_bytes,
 )
-from distclust.kernels.bounded import ROOM_BELOW, Bounds
-from distclust.kernels.lloyd import row_sqdist as row_sqdists
 from distclust.kernels.lloyd import row_sqnorm as row_sqnorms
 from distclust.kernels.nearest import PackedCenters, assign_nearest
 
@@ -145,32 +143,53 @@ def assign_labels(x: np.ndarray, packed: PackedCenters, screened: ScreenedCenter
     if screened is None:
         return assign_nearest(x, packed)[0]
     x = read_argument(x, "x", "float32", (None, packed.n_dims))
-    return _screen(x, screened, Bounds.empty(0, packed.n_clusters), np.empty(0), 0.0)
+    nothing = np.empty((0, 0), np.uint8), np.empty((0, 0)), 0.0
+    return screen_rows(x, packed, screened, *nothing)
 
 
-def screen_bounds(
-    x: np.ndarray, screened: ScreenedCenters, step: float
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64], Bounds]:
-    """Find the nearest centre of every row, and keep what the screen tells of the others as bounds.
+def screen_rows(
+    x: np.ndarray,
+    packed: PackedCenters,
+    centers: ScreenedCenters,
+    levels: npt.NDArray[np.uint8],
+    known: npt.NDArray[np.float64],
+    per_length: float,
+) -> npt.NDArray[np.int32]:
+    """Do the work of `assign_labels`, and keep what the screen found as bounds where there is room for them.
 
-    Parameters and results are those of `distclust.kernels.bounded.first_bounds`.
+    Parameters
+    ----------
+    x, packed, centers
+        See `assign_labels`.
+    levels : uint8 [n, w] or [0, 0]
+        See `distclust.kernels.bounded.Bounds`.
+    known : float64 [n, 3] or [0, 0]
+        Takes floor and squared length of each row.
+    per_length : float
+        Levels of a unit of length.
     """
-    x = read_argument(x, "x", "float32", (None, screened.packed.n_dims))
-    bounds, sqdist = Bounds.empty(len(x), screened.packed.n_clusters), np.empty(len(x))
-    return _screen(x, screened, bounds, sqdist, 1.0 / step), sqdist, bounds
+    labels, unsure = _screen(x, centers, levels, known, per_length)
+    for at in range(0, len(unsure), _UNSURE_ROWS):
+        chosen = unsure[at : at + _UNSURE_ROWS]
+        labels[chosen] = assign_nearest(np.ascontiguousarray(x[chosen]), packed)[0]
+    return labels
 
 
 def _screen(
-    x: np.ndarray, centers: ScreenedCenters, bounds: Bounds, sqdist: npt.NDArray[np.float64], levels_per: float
-) -> npt.NDArray[np.int32]:
-    """Return labels; fill bounds and squared distances if there is room for them."""
+    x: np.ndarray,
+    centers: ScreenedCenters,
+    levels: npt.NDArray[np.uint8],
+    known: npt.NDArray[np.float64],
+    per_length: float,
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Return labels, and the rows whose label is not known."""
     n = len(x)
     labels = np.empty(n, np.int32)
     width = len(centers.norms)
     tiles = max(1, min(_MOST_BLOCK_ROWS, _BOUND_BYTES // (4 * width)) // _ROWS)
     block = tiles * _ROWS
     quick = np.zeros((block, centers.panels.shape[1] * QUAD), np.int8)
-    lowest, least = np.empty((block, width), np.float32), np.empty((block, CANDIDATE_LANES), np.float32)
+    bounds, least = np.empty((block, width), np.float32), np.empty((block, CANDIDATE_LANES), np.float32)
     row_floats, row_sums = np.zeros((3, block), np.float32), np.zeros(block, np.int32)
     found = np.empty(width + CANDIDATE_LANES, np.int32)
     unsure = np.zeros(n, np.uint8)
@@ -181,27 +200,21 @@ def _screen(
         centers.steps,
         centers.norms,
         centers.lengths,
-        (centers.error, centers.reach, levels_per),
+        np.float64(centers.error),
+        np.float64(centers.reach),
         quick,
-        lowest,
+        bounds,
         least,
         row_floats,
         row_sums,
         found,
         labels,
         unsure,
-        bounds.levels,
-        bounds.rows,
-        sqdist,
+        levels,
+        known,
+        per_length,
     )
-    left = np.flatnonzero(unsure)
-    for at in range(0, len(left), _UNSURE_ROWS):
-        chosen = left[at : at + _UNSURE_ROWS]
-        part = np.ascontiguousarray(x[chosen])
-        labels[chosen] = assign_nearest(part, centers.packed)[0]
-        if len(sqdist):
-            sqdist[chosen] = bounds.rows[chosen, 2] = row_sqdists(part, centers.rows, labels[chosen])
-    return labels
+    return labels, np.flatnonzero(unsure)
 
 
 @once
@@ -219,9 +232,10 @@ def _screen_kernel() -> Any:
         steps,
         norms,
         lengths,
-        rates,
+        error,
+        reach,
         quick,
-        lowest,
+        bounds,
         least,
         row_floats,
         row_sums,
@@ -230,19 +244,16 @@ def _screen_kernel() -> Any:
         unsure,
         levels,
         known,
-        sqdists,
+        per_length,
     ):
         n, d = x.shape
-        error, reach, levels_per = rates
-        keep = len(sqdists) > 0
-        k, w = centers.shape[0], levels.shape[1]
         n_panels, quads = panels.shape[0], panels.shape[1]
-        width, block = lowest.shape[1], lowest.shape[0]
+        width, block = bounds.shape[1], bounds.shape[0]
         x_at, centers_at, panels_at = address(x), address(centers), address(panels)
         steps_at, norms_at, lengths_at = address(steps), address(norms), address(lengths)
-        quick_at, lowest_at, least_at, found_at = address(quick), address(lowest), address(least), address(found)
+        quick_at, bounds_at, least_at, found_at = address(quick), address(bounds), address(least), address(found)
         turns_at, sums_at = address(row_floats), address(row_sums)
-        slacks_at = turns_at + block * 4
+        slacks_at, levels_at = turns_at + block * 4, address(levels)
         stride = quick.shape[1]
         panel_bytes = quads * QUAD * _WIDTH
         # Room for the rounding of a float32 score (d products and sums), and of the bounds themselves.
@@ -285,49 +296,48 @@ def _screen_kernel() -> Any:
                         steps_at + p * _WIDTH * 4,
                         norms_at + p * _WIDTH * 4,
                         lengths_at + p * _WIDTH * 4,
-                        lowest_at + (r * width + p * _WIDTH) * 4,
+                        bounds_at + (r * width + p * _WIDTH) * 4,
                         width,
                         least_at + r * CANDIDATE_LANES * 4,
                     )
             for r in range(rows):
-                i = start + r
-                if unsure[i]:
-                    if keep:
-                        known[i, 0], known[i, 1] = 0.0, 0.0
-                        for j in range(w):
-                            levels[i, j] = 0
-                    continue
                 limit = least[r, 0]
                 for lane in range(1, least.shape[1]):
                     limit = min(limit, least[r, lane])
                 room = np.float64(row_floats[2, r])
-                bounds_at = lowest_at + r * width * 4
-                count = list_below(bounds_at, width, np.float32(limit + 2.0 * room), found_at)
-                source = x_at + i * d * 4
-                best, second, place = np.inf, np.inf, found[0]
-                if count > 1 or keep:
-                    for c in range(count):
-                        sqdist = row_sqdist(source, centers_at + found[c] * d * 4, d)
-                        if sqdist < best:
-                            best, second, place = sqdist, best, found[c]
-                        elif sqdist < second:
-                            second = sqdist
-                    if second - best <= 2.0 * room + 2.0**-30 * second:
-                        low = np.float32(np.inf)
-                        for c in range(count):
-                            score = chain_score(source, centers_at + found[c] * d * 4, d, norms[found[c]])
-                            if score < low:
-                                low, place = score, found[c]
-                        best = row_sqdist(source, centers_at + place * d * 4, d)
-                labels[i] = place
-                if keep:
-                    square = row_sqnorm(source, d)
-                    floor = np.float32(max(np.sqrt(best) - ROOM_BELOW / levels_per, 0.0))
-                    sqdists[i] = best
-                    known[i, 0], known[i, 1], known[i, 2] = floor, square, best
-                    base = np.float32(square * (1 - 2.0**-20) - room)
-                    first_bytes(bounds_at, min(width, w), base, floor, np.float32(levels_per), address(levels) + i * w)
-                    for j in range(k, w):
-                        levels[i, j] = 255
+                if levels.shape[0] > 0:
+                    square = row_sqnorm(x_at + (start + r) * d * 4, d)
+                    lower = np.float32(square * (1 - 2.0**-20) - room * (1 + 2.0**-20))
+                    if unsure[start + r]:
+                        lower = np.float32(-np.inf)
+                    floor = np.float32(first_floor(square + limit, per_length))
+                    known[start + r, 0], known[start + r, 1] = floor, square
+                    first_bytes(
+                        bounds_at + r * width * 4, norms_at, min(width, levels.shape[1]), lower, np.float32(0.0), floor,
+                        np.float32(per_length), levels_at + (start + r) * levels.shape[1],
+                    )  # fmt: skip
+                if unsure[start + r]:
+                    continue
+                count = list_below(bounds_at + r * width * 4, width, np.float32(limit + 2.0 * room), found_at)
+                if count == 1:
+                    labels[start + r] = found[0]
+                    continue
+                source = x_at + (start + r) * d * 4
+                best, second, place = np.inf, np.inf, -1
+                for c in range(count):
+                    sqdist = row_sqdist(source, centers_at + found[c] * d * 4, d)
+                    if sqdist < best:
+                        best, second, place = sqdist, best, found[c]
+                    elif sqdist < second:
+                        second = sqdist
+                if second - best > 2.0 * room + 2.0**-30 * second:
+                    labels[start + r] = place
+                    continue
+                low = np.float32(np.inf)
+                for c in range(count):
+                    score = chain_score(source, centers_at + found[c] * d * 4, d, norms[found[c]])
+                    if score < low:
+                        low, place = score, found[c]
+                labels[start + r] = place
 
     return screen

@@ -9,7 +9,7 @@ and does not depend on the partitioning). The second pass builds the node cache 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -127,6 +127,10 @@ class PreparedData:
         Fixed-point scales of all sums over these rows.
     n_bad : int
         Rows dropped.
+    max_weight : float
+        Largest row weight; 1.0 without weights.
+    extent : (d,) float64
+        Bounds of the coordinates of the blocks.
     """
 
     source: Source
@@ -136,16 +140,19 @@ class PreparedData:
     moments: Moments
     scales: SumScales
     n_bad: int
+    max_weight: float
+    extent: npt.NDArray[np.float64]
 
     @property
     def width(self) -> int:
         """Number of dimensions."""
-        return self.view.width
+        return self.view.block_width
 
     @property
     def offset(self) -> npt.NDArray[np.float64]:
-        """What was subtracted from every row; zeros under cosine."""
-        return np.zeros(self.width) if self.view.center is None else self.view.center
+        """What was subtracted from every row; zeros under cosine, and where rows were projected after that."""
+        none = self.view.center is None or self.view.axes is not None
+        return np.zeros(self.width) if none else np.asarray(self.view.center)
 
     def inertia_scale(self, max_center_square: float) -> float:
         """Return the scale at which sum of w * ||x - c||^2 fits, for centres of at most that squared length."""
@@ -192,7 +199,8 @@ def prepare(
     metric: Metric = "euclidean",
     precision: Literal["float32", "float64"] = "float32",
     on_bad_rows: Literal["error", "drop"] = "error",
-    center: npt.NDArray[np.float64] | None = None,
+    center: npt.NDArray[np.float64] | Literal["midrange"] | None = None,
+    axes: npt.NDArray[np.float64] | None = None,
 ) -> PreparedData:
     """Profile a source, choose centring and scales, and build the node cache.
 
@@ -209,8 +217,11 @@ def prepare(
         Type of the blocks.
     on_bad_rows : {"error", "drop"}, default="error"
         NaN, infinity and, under cosine, zero rows.
-    center : (d,) float64, optional
-        What is subtracted from the rows: a model's own; default: the mean of a sample.
+    center : (d,) float64 or "midrange", optional
+        What is subtracted from the rows: a model's own; default: the mean of a sample. The middle between smallest and
+        largest value does not depend on the order of the rows, where a sample by row id does.
+    axes : (d, m) or (d,) float64, optional
+        What centred rows are multiplied by: a model's own projection.
 
     Raises
     ------
@@ -227,13 +238,55 @@ def prepare(
         engine.options.emit(Note(message=NO_FMA, level="warning"))
     unit = metric == "cosine"
     profile = profile_pass(engine, source, refs, unit, on_bad_rows)
-    if center is None and not unit:
-        center = np.cumsum(profile.sample.in_id_order().rows, axis=0)[-1] / len(profile.sample.row_ids)
+    middle = None if isinstance(center, str) else center
+    if isinstance(center, str) and not unit:
+        middle = 0.5 * profile.minimum + 0.5 * profile.maximum
+    elif center is None and not unit:
+        middle = np.cumsum(profile.sample.in_id_order().rows, axis=0)[-1] / len(profile.sample.row_ids)
     pinned, view = pin_for_model(
-        engine, source, refs, center=center, metric=metric, precision=precision, on_bad_rows=on_bad_rows
+        engine, source, refs, center=middle, metric=metric, precision=precision, on_bad_rows=on_bad_rows, axes=axes
     )
-    moments, scales = _moments_pass(engine, pinned, profile, view)
-    return PreparedData(source, pinned, view, metric, moments, scales, profile.n_bad)
+    shift = 0.0 if middle is None or unit else middle
+    extent = np.maximum(np.abs(profile.maximum - shift), np.abs(profile.minimum - shift)) * (1 + 2.0**-20)
+    if axes is not None:
+        extent = projected_extent(extent, axes)
+    facts = _Facts(profile.n_rows, profile.max_weight, extent)
+    moments, scales = _moments_pass(engine, pinned, facts, view)
+    return PreparedData(source, pinned, view, metric, moments, scales, profile.n_bad, profile.max_weight, extent)
+
+
+def projected(engine: Engine, data: PreparedData, axes: npt.NDArray[np.float64]) -> PreparedData:
+    """Return the same rows multiplied by axes, as `prepare` would have: a pass that builds the node cache.
+
+    Parameters
+    ----------
+    engine : Engine
+    data : PreparedData
+        Not projected itself.
+    axes : (d, m) or (d,) float64
+        See `BlockView`.
+    """
+    view = replace(data.view, axes=np.ascontiguousarray(axes, np.float64))
+    pinned = engine.pin(data.pinned.refs, view, label="rows")
+    extent = projected_extent(data.extent, axes)
+    moments, scales = _moments_pass(engine, pinned, _Facts(data.moments.n_rows, data.max_weight, extent), view)
+    return replace(data, pinned=pinned, view=view, moments=moments, scales=scales, extent=extent)
+
+
+def projected_extent(extent: npt.NDArray[np.float64], axes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return bounds of coordinates multiplied by axes."""
+    size = np.abs(axes)
+    wide = extent * size if axes.ndim == 1 else np.cumsum(extent[:, None] * size, axis=0)[-1]
+    return np.asarray(wide * (1 + 2.0**-20))
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the moments pass must know of all rows."""
+
+    n_rows: int
+    max_weight: float
+    extent: npt.NDArray[np.float64]
 
 
 def pin_for_model(
@@ -245,10 +298,11 @@ def pin_for_model(
     metric: Metric,
     precision: Literal["float32", "float64"],
     on_bad_rows: Literal["error", "drop"],
+    axes: npt.NDArray[np.float64] | None = None,
 ) -> tuple[Pinned, BlockView]:
     """Bind a source to the coordinates of a model, without a pass over its rows."""
     unit = metric == "cosine"
-    view = BlockView(source.columns, source.width, None if unit else center, unit, precision, on_bad_rows)
+    view = BlockView(source.columns, source.width, None if unit else center, unit, precision, on_bad_rows, axes=axes)
     return engine.pin(refs, view, label="rows"), view
 
 
@@ -279,20 +333,18 @@ def profile_pass(
     return profile
 
 
-def _moments_pass(engine: Engine, pinned: Pinned, profile: ProfileStats, view: BlockView) -> tuple[Moments, SumScales]:
-    shift = 0.0 if view.center is None else view.center
-    extent = np.maximum(np.abs(profile.maximum - shift), np.abs(profile.minimum - shift)) * (1 + 2.0**-20)
-    bound = profile.n_rows * profile.max_weight
+def _moments_pass(engine: Engine, pinned: Pinned, facts: _Facts, view: BlockView) -> tuple[Moments, SumScales]:
+    extent, bound = facts.extent, facts.n_rows * facts.max_weight
     if not np.isfinite(extent).all() or extent.max() > np.sqrt(np.finfo(np.float32).max) / 16:
         raise UsageError(
             f"Coordinates reach {float(np.max(extent)):.3g} from their mean; squared distances would overflow float32.",
             do="Scale the columns first (for example to unit variance).",
         )
-    weighted = view.columns.weight is not None or profile.max_weight != 1.0
+    weighted = view.columns.weight is not None or facts.max_weight != 1.0
     scales = MomentScales(
-        columns=scales_for(bound * extent, profile.max_weight * extent),
+        columns=scales_for(bound * extent, facts.max_weight * extent),
         squares=scales_for(bound * extent**2),
-        mass=scale_for(bound, profile.max_weight) if weighted else 1.0,
+        mass=scale_for(bound, facts.max_weight) if weighted else 1.0,
     )
     started = time.perf_counter()
     engine.options.emit(StageStarted(stage="cache", total_rows=pinned.n_rows))
@@ -303,6 +355,6 @@ def _moments_pass(engine: Engine, pinned: Pinned, profile: ProfileStats, view: B
     # Every cluster's sum is bounded by the sum of absolute values: far tighter than rows times extent where one
     # outlier decides the extent. Twice, because that sum was itself rounded.
     return moments, SumScales(
-        scales_for(2.0 * np.maximum(moments.abs_sums, extent * profile.max_weight), profile.max_weight * extent),
+        scales_for(2.0 * np.maximum(moments.abs_sums, extent * facts.max_weight), facts.max_weight * extent),
         scales.mass,
     )

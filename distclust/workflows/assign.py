@@ -30,6 +30,7 @@ from distclust.workflows.common import (
     source_of,
     with_model_columns,
 )
+from distclust.workflows.gmm import label_with_mixture
 from distclust.workflows.kmedoids import assign_to_medoids
 
 RUN_KIND = "assign/1"
@@ -52,7 +53,8 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
     DataError
         The dataset has another width than the model.
     UsageError
-        More nearest centres are asked for than there are, or of a model that labels down its tree.
+        More nearest centres are asked for than there are, or of a model that labels down its tree, or balanced sizes
+        of a mixture.
     """
     model = load_model(job.model)
     job = with_model_columns(job, model)
@@ -60,6 +62,10 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
         return assign_to_medoids(job, model, session or Session(), kind=RUN_KIND)
 
     def work(bench: Bench) -> tuple[dict[str, Any], dict[str, str]]:
+        if _is_mixture(model):
+            data, stats = label_with_mixture(bench, model, job)
+            digests = {"centers": model.vectors_digest, "labels": f"{stats.labels_digest:016x}"}
+            return {**label_summary(data, stats), "dimensions": bench.source.width}, digests
         precision = model.parameters.get("precision", "float32")
         data = prepare(
             bench.engine,
@@ -88,8 +94,18 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
     source = source_of(job)
     check_width(source, model)
     _check_top(job, model)
+    if job.balanced and _is_mixture(model):
+        raise UsageError(
+            "a mixture labels rows by probability: balanced sizes are for models with centres alone.",
+            where=job.model,
+            do="Use a model of kmeans or bisect.",
+        )
     config = {**job.what(), "model": model.vectors_digest}
     return run_job(job, session or Session(), source, work, kind=RUN_KIND, config=config)
+
+
+def _is_mixture(model: Model) -> bool:
+    return model.kind.partition("/")[0] in ("gmm", "ppp")
 
 
 def _rule(job: AssignJob, model: Model, data: PreparedData, centers: CenterSet) -> LabelRule | None:

@@ -122,6 +122,12 @@ def run_evaluate(job: EvaluateJob, session: Session | None = None) -> RunScores:
     record = _complete_run(storage)
     model = _model_of(storage, record)
     _check_metric(model, storage)
+    if model.parameters.get("mixture", {}).get("projection_digest"):
+        raise UsageError(
+            "the run projected its rows (zscore, pca); labels of projected rows cannot be scored.",
+            where=job.run,
+            do="Score a run without --zscore and --pca.",
+        )
     source = _source_of(job, record)
     if job.truth is not None:
         column_type(source.files[0].uri, source.files[0].format, job.truth, "the truth column")

@@ -20,7 +20,15 @@ from distclust.cli import text
 from distclust.cli.failures import EXIT_CODES
 from distclust.cli.progress import BarProgress, LineProgress, Stage, shown_progress
 from distclust.config import AssignJob, EvaluateJob, KMeansJob, SweepJob
-from distclust.engines.events import IterationEnded, Note, StageEnded, StageStarted, TaskEnded, TaskRetried
+from distclust.engines.events import (
+    IterationEnded,
+    LikelihoodEnded,
+    Note,
+    StageEnded,
+    StageStarted,
+    TaskEnded,
+    TaskRetried,
+)
 from tests.jobs.conftest import subprocess_environment
 
 SLOW_TO_IMPORT = ("numba", "pyarrow", "scipy", "sklearn", "dask", "distributed", "pyspark", "pandas")
@@ -101,12 +109,21 @@ def test_flags_are_the_same_in_every_command(cli: Callable[..., Result], command
 
 def test_schema_describes_all_jobs(cli: Callable[..., Result]) -> None:
     schema = json.loads(cli("schema").stdout)
-    assert set(schema["$defs"]) == {"KMeansJob", "SweepJob", "BisectJob", "KMedoidsJob", "AssignJob"}
+    assert set(schema["$defs"]) == {"KMeansJob", "SweepJob", "BisectJob", "KMedoidsJob", "GMMJob", "AssignJob"}
     assert schema["$defs"]["KMeansJob"]["additionalProperties"] is False
     assert schema["$defs"]["KMeansJob"]["anyOf"] == [{"required": ["k"]}, {"required": ["warm_start"]}]
     assert "k" in schema["$defs"]["BisectJob"]["required"]
     for model in schema["$defs"].values():
         assert "output" in model["required"]
+
+
+def test_a_mixture_shows_its_likelihood() -> None:
+    lines: list[str] = []
+    progress = LineProgress(lines.append)
+    progress(StageStarted(stage="mixture", total_rows=1000, max_passes=20))
+    progress(LikelihoodEnded(stage="mixture", iteration=2, log_likelihood=-3.5, change=0.1, reg_covar=0.0, seconds=1.0))
+    progress(StageEnded(stage="mixture", seconds=2.0))
+    assert lines == ["mixture   2 passes  log-likelihood -3.5  2.0 s"]
 
 
 def test_a_line_for_each_stage_and_remark() -> None:

@@ -25,6 +25,7 @@ from distclust.kernels.bounded import (
 )
 from distclust.kernels.lloyd import row_sqdist
 from distclust.kernels.nearest import assign_nearest, pack_centers
+from distclust.kernels.screened import screen_centers
 
 KINDS = ("plain", "clusters", "ties", "near ties", "duplicates", "offset", "line", "tiny", "huge", "mixed", "zeros")
 
@@ -55,9 +56,11 @@ def rows_of(kind: str, rng: np.random.Generator, n: int, d: int) -> np.ndarray:
     return X
 
 
-def compare(x: np.ndarray, centers: list[np.ndarray], step: float) -> list[int]:
+def compare(x: np.ndarray, centers: list[np.ndarray], step: float, screen: bool = False) -> list[int]:
     """Assign rows in turn to each of several sets of centres, with bounds and without; return the pairs compared."""
-    labels, sqdist, bounds = first_bounds(x, centers[0], pack_centers(centers[0]), step)
+    packed = pack_centers(centers[0])
+    screened = screen_centers(centers[0], packed) if screen else None
+    labels, sqdist, bounds = first_bounds(x, centers[0], packed, step, screened)
     expected, _ = assign_nearest(x, pack_centers(centers[0]))
     assert np.array_equal(labels, expected)
     assert np.array_equal(sqdist, row_sqdist(x, centers[0], expected))
@@ -78,15 +81,25 @@ def compare(x: np.ndarray, centers: list[np.ndarray], step: float) -> list[int]:
     kind=st.sampled_from(KINDS),
     seed=st.integers(0, 10**6),
     n=st.sampled_from([0, 1, 11, 12, 13, 47, 48, 49, 241, 700]),
-    d=st.sampled_from([1, 2, 7, 16, 31, 32, 33, 65]),
+    d=st.sampled_from([1, 2, 7, 16, 31, 32, 33, 48, 65]),
     k=st.sampled_from([1, 2, 15, 16, 17, 40, 63, 64, 65, 130]),
     dtype=st.sampled_from(["float32", "float64"]),
     move=st.sampled_from([0.0, 1e-6, 0.01, 0.5]),
     movers=st.sampled_from([1.0, 0.3]),
     step=st.sampled_from([1e-3, 1e-2, 1.0]),
+    screen=st.booleans(),
 )
 def test_labels_are_those_of_the_plain_kernel_over_many_passes(
-    kind: str, seed: int, n: int, d: int, k: int, dtype: str, move: float, movers: float, step: float
+    kind: str,
+    seed: int,
+    n: int,
+    d: int,
+    k: int,
+    dtype: str,
+    move: float,
+    movers: float,
+    step: float,
+    screen: bool,
 ) -> None:
     rng = np.random.default_rng(seed)
     x = rows_of(kind, rng, n, d).astype(dtype)
@@ -95,17 +108,19 @@ def test_labels_are_those_of_the_plain_kernel_over_many_passes(
     for _ in range(5):
         moves = move * spread * rng.normal(size=(k, d)) * (rng.random((k, 1)) < movers)
         centers.append((centers[-1] + moves).astype(dtype))
-    compare(x, centers, step * spread)
+    compare(x, centers, step * spread, screen)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", ["plain", "clusters", "line"])
-def test_bounds_are_below_every_distance(kind: str, dtype: str) -> None:
+@pytest.mark.parametrize("d", [9, 50])
+def test_bounds_are_below_every_distance(kind: str, dtype: str, d: int) -> None:
     rng = np.random.default_rng(0)
-    x = rows_of(kind, rng, 500, 9).astype(dtype)
-    centers = rows_of(kind, rng, 70, 9).astype(dtype)
+    x = rows_of(kind, rng, 500, d).astype(dtype)
+    centers = rows_of(kind, rng, 70, d).astype(dtype)
     step = 0.02
-    labels, _, bounds = first_bounds(x, centers, pack_centers(centers), step)
+    packed = pack_centers(centers)
+    labels, _, bounds = first_bounds(x, centers, packed, step, screen_centers(centers, packed))
     for _ in range(5):
         exact = np.sqrt(((x[:, None].astype(float) - centers[None]) ** 2).sum(-1))
         told = bounds.levels[:, :70] > 0

@@ -8,21 +8,44 @@ from types import ModuleType
 import pytest
 
 from distclust.kernels import (
+    cells,
     chains,
+    content,
     dissimilarity,
     elementary,
+    linear,
     lloyd,
     medoids,
     metrics,
+    mixture,
     nearest,
     random,
+    scatter,
     screened,
     top,
     transport,
     tree,
 )
 
-MODULES = [chains, dissimilarity, elementary, lloyd, medoids, metrics, nearest, random, screened, top, transport, tree]
+MODULES = [
+    cells,
+    chains,
+    content,
+    dissimilarity,
+    elementary,
+    linear,
+    lloyd,
+    medoids,
+    metrics,
+    mixture,
+    nearest,
+    random,
+    scatter,
+    screened,
+    top,
+    transport,
+    tree,
+]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from distclust.stats.extremes import FarRows, KeyedRows
 from distclust.stats.fixed import FixedPair
+from distclust.stats.gaussian import GaussianStats
 from distclust.stats.lloyd import AssignStats, ClusterSums
 from distclust.stats.moments import BadRow, ProfileStats
 from distclust.stats.proposals import Proposals
@@ -66,12 +67,19 @@ def assign_stats(rng: np.random.Generator) -> AssignStats:
     return AssignStats(rng.integers(0, 99, K), pair, labels, lists)
 
 
+def gaussian_stats(rng: np.random.Generator) -> GaussianStats:
+    levels = int(rng.integers(1, 4))  # few rows reach the coarse levels
+    first, second = (rng.integers(-(2**60), 2**60, (levels, K, width)) for width in (D, 6))
+    return GaussianStats(3, rng.integers(0, 99, K), first, second, rng.integers(-99, 99, 4), int(rng.integers(2**62)))
+
+
 MAKERS = {
     "cluster_sums": lambda rng, i: cluster_sums(rng),
     "far_rows": lambda rng, i: far_rows(rng, 100 * i),
     "keyed_rows": lambda rng, i: keyed_rows(rng, 100 * i),
     "profile": lambda rng, i: profile(rng, 100 * i),
     "proposals": lambda rng, i: proposals(rng, 100 * i),
+    "gaussian": lambda rng, i: gaussian_stats(rng),
     "assign": lambda rng, i: assign_stats(rng),
 }
 
@@ -111,7 +119,7 @@ def test_sums_of_different_clusters_make_a_union() -> None:
 
 def test_bytes_and_back() -> None:
     rng = np.random.default_rng(0)
-    for stats in (cluster_sums(rng), assign_stats(rng)):
+    for stats in (cluster_sums(rng), assign_stats(rng), gaussian_stats(rng)):
         assert same(type(stats).from_bytes(stats.to_bytes()), stats)
     with pytest.raises(ValueError, match="'assign/1', not 'cluster-sums/1'"):
         ClusterSums.from_bytes(assign_stats(rng).to_bytes())
