@@ -220,7 +220,7 @@ class KMeans(CenterEstimator):
         given to the centre that is nearest before the batch moves it, and never to another one later, so the result
         depends on the order of the batches, but not on engine, partitions or workers: the same batches in the same
         order give the same bits. Rows of old batches weigh as much as new ones. No centre is moved because it has few
-        rows. ``max_iter``, ``tol``, ``rtol``, ``n_init``, ``fit_mode`` and ``algorithm`` are not used.
+        rows. ``max_iter``, ``tol``, ``rtol``, ``n_init``, ``fit_mode``, ``algorithm`` and ``strategy`` are not used.
 
         Parameters
         ----------
@@ -266,6 +266,7 @@ class KMeans(CenterEstimator):
             data = self._prepared(engine, source, None if first else self._running.middle())
             state = self._running if config is None else self._first_centers(engine, data, config)
             state = add_batch(engine, data, state)
+            self._cells = None  # moved centres may have left their cells: labels are by the nearest from here on
             vectors = state.centers.astype(stored_type(data))
             centers = block_centers(vectors, data.offset, self.precision)
             self.labels_ = predict(engine, data.pinned, centers)

@@ -103,6 +103,14 @@ def test_bits_do_not_depend_on_engine_or_partitions(metric: Any, tmp_path: Path)
         assert np.linalg.norm(fits[0].cluster_centers_, axis=1) == pytest.approx(np.ones(K), abs=1e-6)
 
 
+def test_after_a_fit_in_two_levels_labels_are_by_the_nearest() -> None:
+    X = np.concatenate(batches())
+    km = KMeans(30, strategy="two-level", random_state=0, engine="local[2]").fit(X)
+    km.partial_fit(X[:200])
+    assert np.array_equal(km.labels_, km.transform(X[:200]).argmin(axis=1))
+    assert np.array_equal(km.predict(X), km.kneighbors(X, 1, return_distance=False)[:, 0])
+
+
 def test_a_stream_finds_what_one_fit_finds() -> None:
     parts = batches()
     km = KMeans(K, random_state=0)
