@@ -10,11 +10,16 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from distclust.estimators.bisecting import BisectingKMeans as BisectingKMeans
     from distclust.estimators.kmeans import KMeans as KMeans
+    from distclust.estimators.kmedoids import KMedoids as KMedoids
 
 # Looked up on first use: the command line must not pay for scikit-learn, nor need it.
-_LAZY = {"BisectingKMeans": "distclust.estimators.bisecting", "KMeans": "distclust.estimators.kmeans"}
+_LAZY = {
+    "BisectingKMeans": "distclust.estimators.bisecting",
+    "KMeans": "distclust.estimators.kmeans",
+    "KMedoids": "distclust.estimators.kmedoids",
+}
 
-__all__ = ["BisectingKMeans", "KMeans", "__version__"]
+__all__ = ["BisectingKMeans", "KMeans", "KMedoids", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -186,13 +186,14 @@ def _exact_inertia(engine: Engine, data: PreparedData, centers: Floats) -> float
     return stats.inertia.total()
 
 
-def stored_vectors(data: PreparedData, centers: Floats) -> Rows:
-    """Return centres in the coordinates of the source, in the type that a model stores.
+def stored_type(data: PreparedData) -> type[np.floating]:
+    """Return the type that a model stores: float64 where the source has more than float32 holds, float32 otherwise."""
+    return np.float64 if data.source.dtype in ("float64", "int32", "int64") else np.float32
 
-    float64 where the source has more than float32 holds, float32 otherwise.
-    """
-    dtype = np.float64 if data.source.dtype in ("float64", "int32", "int64") else np.float32
-    return (centers + data.offset).astype(dtype)
+
+def stored_vectors(data: PreparedData, centers: Floats) -> Rows:
+    """Return centres in the coordinates of the source, in the type that a model stores."""
+    return (centers + data.offset).astype(stored_type(data))
 
 
 def block_centers(vectors: Rows, offset: Floats, dtype: str) -> CenterSet:

@@ -24,7 +24,7 @@ MODEL = "model"
 _DESCRIPTION = "model.json"
 _CENTERS = "centers.parquet"
 _FORMAT = 1
-KINDS = {"kmeans": 1, "bisect": 1}
+KINDS = {"kmeans": 1, "bisect": 1, "kmedoids": 1}
 """Kinds of models, and the newest version of each that is understood; written ``kmeans/1``."""
 _ROW_GROUP_BYTES = 64 << 20
 
@@ -43,7 +43,7 @@ class Model:
     sizes : (k,) int64 array
         Rows per cluster.
     inertias : (k,) float64 array
-        Weighted sum of squared distances per cluster.
+        Weighted sum of squared distances per cluster; of dissimilarities for k-medoids.
     parent : (k,) int32 array or None
         Cluster of the level above, where there are levels.
     center_offset : (d,) float64 array or None
@@ -173,6 +173,16 @@ def load_model(place: Storage | str | Path) -> Model:
         center_offset=None if offset is None else np.array(offset, np.float64),
         parameters=found["parameters"],
     )
+
+
+def check_metric(model: Model, metric: str, where: str) -> None:
+    """Raise `UsageError` unless a model was fitted under a metric."""
+    if model.metric != metric:
+        raise UsageError(
+            f"the model was fitted under the metric {model.metric!r}; {metric!r} is asked for.",
+            where=where,
+            do=f"Use the model's metric (metric={model.metric!r}, --metric {model.metric}), or another model.",
+        )
 
 
 def model_directory(storage: Storage) -> Storage:

@@ -42,6 +42,7 @@ for _command in (
     commands.demo,
     commands.kmeans,
     commands.bisect,
+    commands.kmedoids,
     commands.assign,
     commands.evaluate,
     commands.sweep,

@@ -25,6 +25,8 @@ _SPECIAL_NAMES = {"n_clusters": ("-k",), "output": ("--output", "-o")}
 
 _METAVARS = {
     "columns": "A,B,C",
+    "categorical": "A,B,C",
+    "matrix_bytes": "SIZE",
     "memory": "SIZE",
     "target_bytes": "SIZE",
     "scratch": "DIR",
@@ -34,10 +36,11 @@ _METAVARS = {
     "weight_column": "NAME",
     "engine": "ENGINE",
     "truth": "NAME",
+    "warm_start": "MODEL",
 }
 
 _PANELS = {
-    "Rows": ("column", "columns", "id_column", "weight_column", "on_bad_rows"),
+    "Rows": ("column", "columns", "categorical", "id_column", "weight_column", "on_bad_rows"),
     "How it runs": (
         "output",
         "overwrite",
@@ -137,8 +140,8 @@ def job_values(given: Given) -> Given:
     values = {name: value for name, value in given.items() if name != "json"}
     if "n_clusters" in values:
         values["k"] = values.pop("n_clusters")
-    if "columns" in values:
-        values["columns"] = [part.strip() for part in values["columns"].split(",") if part.strip()]
+    for name in {"columns", "categorical"} & values.keys():
+        values[name] = [part.strip() for part in values[name].split(",") if part.strip()]
     return values
 
 
@@ -169,8 +172,8 @@ def _metavar(name: str, field: FieldInfo) -> str:
         return _METAVARS[name]
     if get_origin(field.annotation) is Literal:
         return "WORD"
-    if field.annotation is int:
+    if field.annotation in (int, int | None):
         return "INTEGER"
     if name == "n_clusters":
-        return "K,K,..."
+        return "K|auto" if get_origin(field.annotation) is not tuple else "K,K,..."
     return "NUMBER" if field.annotation is float else "TEXT"

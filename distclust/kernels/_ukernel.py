@@ -115,6 +115,33 @@ def make_score_tile(dtype: str, tile: tuple[int, int]) -> Any:
     return score_tile
 
 
+def make_below_tile(dtype: str, tile: tuple[int, int]) -> Any:
+    """Return ``below_tile(x, stride, panel, d, norms, limits, out, masks)``.
+
+    It stores all scores of a tile (`out`: [rows, centres of a panel]), and per row which of them are below the row's
+    limit, as bits of an int32 for each vector of centres (`masks`: [rows, vectors]).
+    """
+    rows, vectors = tile
+    lanes = LANES[dtype]
+
+    @intrinsic
+    def below_tile(typing_context, x, stride, panel, d, norms, limits, out, masks):
+        def codegen(context, builder, signature, arguments):
+            x, stride, panel, d, norms, limits, out, masks = arguments
+            emit = Emitter(builder, dtype)
+            scores = _scores(emit, tile, _in_turn(emit, rows, x, stride), panel, d, norms)
+            for at, score in enumerate(scores):
+                limit = emit.splat(emit.load(emit.place(limits, at // vectors), emit.scalar, emit.size))
+                bits = builder.bitcast(builder.fcmp_ordered("<", score, limit), ir.IntType(lanes))
+                emit.store(builder.zext(bits, I32), emit.place(masks, at, 4), 4)
+                emit.store(score, emit.place(out, at * lanes), emit.size)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 8), codegen
+
+    return below_tile
+
+
 def make_lane_minimum(dtype: str) -> Any:
     """Return ``lane_minimum(best, index, scores, labels)``: the lowest score and index over the lanes of a row.
 

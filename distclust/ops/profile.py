@@ -226,7 +226,7 @@ def prepare(
     if not has_fma():
         engine.options.emit(Note(message=NO_FMA, level="warning"))
     unit = metric == "cosine"
-    profile = _profile_pass(engine, source, refs, unit, on_bad_rows)
+    profile = profile_pass(engine, source, refs, unit, on_bad_rows)
     if center is None and not unit:
         center = np.cumsum(profile.sample.in_id_order().rows, axis=0)[-1] / len(profile.sample.row_ids)
     pinned, view = pin_for_model(
@@ -252,9 +252,10 @@ def pin_for_model(
     return engine.pin(refs, view, label="rows"), view
 
 
-def _profile_pass(
+def profile_pass(
     engine: Engine, source: Source, refs: tuple[PartitionRef, ...], unit: bool, on_bad_rows: Literal["error", "drop"]
 ) -> ProfileStats:
+    """Read a source once, rows made unit or as they are; raise for bad rows, for none at all, for no weight."""
     started = time.perf_counter()
     engine.options.emit(StageStarted(stage="profile", total_rows=source.n_rows))
     raw = engine.pin(refs, RawView(source.columns, source.width, unit, on_bad_rows), label="source rows")

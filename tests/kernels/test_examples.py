@@ -7,9 +7,22 @@ from types import ModuleType
 
 import pytest
 
-from distclust.kernels import chains, elementary, lloyd, metrics, nearest, random, transport, tree
+from distclust.kernels import (
+    chains,
+    dissimilarity,
+    elementary,
+    lloyd,
+    medoids,
+    metrics,
+    nearest,
+    random,
+    screened,
+    top,
+    transport,
+    tree,
+)
 
-MODULES = [chains, elementary, lloyd, metrics, nearest, random, transport, tree]
+MODULES = [chains, dissimilarity, elementary, lloyd, medoids, metrics, nearest, random, screened, top, transport, tree]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

@@ -12,8 +12,12 @@ import pytest
     "module",
     [
         "distclust.algorithms.balanced",
+        "distclust.estimators._base",
+        "distclust.algorithms.medoid_seeds",
+        "distclust.algorithms.medoids",
         "distclust.estimators.kmeans",
         "distclust.estimators.bisecting",
+        "distclust.estimators.kmedoids",
         "distclust.engines.open",
         "distclust.engines.local",
     ],
