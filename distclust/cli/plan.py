@@ -121,7 +121,8 @@ def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[Partiti
     bounds = bounds_bytes(1, k) if job.algorithm == "auto" and bounds_pay(k, d, 0.0) else 0
     largest = max(ref.n_rows for ref in refs)
     block = largest * (d * item + _ROW_ID + weight)
-    traffic = _two_levels(job, source, block, item) if is_two_level(job.settings()) else _flat(job, source, block, item)
+    levels = is_two_level(job.settings())
+    traffic = _two_levels(job, k, source, block, item) if levels else _flat(job, k, source, block, item)
     tasks = min(len(refs), engine.info.slots * getattr(engine, "tasks_per_slot", 1))
     travels = 0 if engine.info.sees_driver_memory else tasks
     return PlanView(
@@ -160,9 +161,9 @@ class _Traffic:
     others: int
 
 
-def _flat(job: KMeansJob, source: Source, block: int, item: int) -> _Traffic:
+def _flat(job: KMeansJob, k: int, source: Source, block: int, item: int) -> _Traffic:
     """All centres go to every task, and sums of all clusters come back."""
-    k, d = job.settings().n_clusters, source.width
+    d = source.width
     sent = 2 * k * d * item
     returned = k * (d + 3) * _SUM + min(k, FAR_ROWS) * (d * item + 3 * _SUM)
     seeding = _seeding_passes(job, source) * job.n_init
@@ -170,9 +171,9 @@ def _flat(job: KMeansJob, source: Source, block: int, item: int) -> _Traffic:
     return _Traffic(sent, returned, block + sent + returned, seeding, job.max_iter * job.n_init, others)
 
 
-def _two_levels(job: KMeansJob, source: Source, block: int, item: int) -> _Traffic:
+def _two_levels(job: KMeansJob, k: int, source: Source, block: int, item: int) -> _Traffic:
     """That is so of cells only, which are found on a sample; rows and sums of clusters pass through files."""
-    m, d = n_cells(job.settings().n_clusters), source.width
+    m, d = n_cells(k), source.width
     sent, returned = 2 * m * d * item, m * (d + 3) * _SUM
     iterations = min(CELL_PASSES, job.max_iter) + min(REFINEMENTS, job.max_iter)
     return _Traffic(sent, returned, 3 * max(block, RANGE_BYTES) + sent + returned, 1, iterations, 6)

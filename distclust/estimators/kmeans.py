@@ -19,10 +19,8 @@ from distclust.engines.protocol import Engine
 from distclust.errors import UsageError
 from distclust.estimators._base import CenterEstimator, Rows, seed_of
 from distclust.estimators._rows import RowColumns, opened
-from distclust.ops.assign import assign, predict
+from distclust.ops.assign import assign, cluster_masses, predict
 from distclust.ops.centers import CenterSet, LabelRule
-from distclust.ops.clusters import measure_clusters
-from distclust.ops.labels import NearestLabels
 from distclust.ops.profile import PreparedData
 from distclust.ops.routing import RoutedCenters
 
@@ -195,8 +193,7 @@ class KMeans(CenterEstimator):
             self.inertia_ = stats.inertia.total()
             self.counts_ = stats.counts.astype(np.float64)
             if source.columns.weight is not None:
-                clusters, _ = measure_clusters(engine, data, NearestLabels(result.centers), result.centers)
-                self.counts_ = clusters.weights
+                self.counts_ = cluster_masses(engine, data, rule or result.centers, len(result.centers))
         self.n_iter_ = result.n_iter
         self.n_steps_ = 0
         self.history_ = [vars(entry) for entry in result.history]
@@ -273,6 +270,7 @@ class KMeans(CenterEstimator):
             self.inertia_ = assign(engine, data, centers).inertia.total()
         self.n_steps_ = 1 if first else self.n_steps_ + 1
         self._running, self.counts_ = state, state.mass
+        self._cells = None  # the centres move, rows go to the nearest of all
         self._remember(vectors, data.offset)
         return self
 

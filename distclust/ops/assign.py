@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 
 import numpy as np
@@ -204,6 +205,31 @@ def fold_labels(
     for part in done[1:]:
         total = total.merge(part)
     return total
+
+
+@dataclass(frozen=True)
+class MassStep:
+    """Weights of the clusters in one block, as scaled integers."""
+
+    n_clusters: int
+    scale: float
+
+    def __call__(self, block: Block, rule: LabelRule, context: StepContext) -> npt.NDArray[np.int64]:
+        """Sum a block."""
+        labels = rule.labels(block, context)
+        given = labels >= 0
+        weights = np.ones(block.n) if block.weights is None else block.weights
+        mass = np.zeros(self.n_clusters, np.int64)
+        np.add.at(mass, labels[given], np.rint(weights[given] * self.scale).astype(np.int64))
+        return mass
+
+
+def cluster_masses(engine: Engine, data: PreparedData, rule: LabelRule, n_clusters: int) -> npt.NDArray[np.float64]:
+    """Return the (n_clusters,) sums of row weights; a `CenterSet` labels by the nearest."""
+    step = MassStep(n_clusters, data.scales.mass)
+    with engine.share(rule) as shared:
+        mass: npt.NDArray[np.int64] = engine.fold(data.pinned, step, operator.add, shared, label="masses")
+    return mass / data.scales.mass
 
 
 @dataclass(frozen=True)

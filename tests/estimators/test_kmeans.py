@@ -206,3 +206,7 @@ def test_two_levels_label_new_rows_as_they_labelled_their_own(exact: bool, monke
     nearest = away.argmin(axis=1)
     assert (np.array_equal(km.labels_, nearest)) == exact
     assert km.inertia_ == pytest.approx(away[np.arange(2000), km.labels_].sum(), rel=1e-5)
+    weights = np.arange(2000.0) % 4
+    km = KMeans(60, strategy="two-level", random_state=0, engine="local[2]").fit(X, sample_weight=weights)
+    assert km.counts_.tolist() == np.bincount(km.labels_, weights, minlength=60).tolist()
+    assert np.array_equal(km.partial_fit(X[:500]).predict(X[:500]), km.labels_)
