@@ -114,10 +114,36 @@ def _add_far(weighted, y, t, first_scale, scale, first, second, full):
 
 
 @jit
-def _sum_component(y, r, q, a, ones, limit, per_unit, magics, full, mass, first, second, far):
+def _keep_heavy(y, r, q, d, per_unit):
+    """Move the rows that have terms other than zero to the front; return their number, filled up to whole vectors.
+
+    Where ``w r max(1, |y|^2)`` is less than a quarter of the unit, all terms are rounded to zero: leaving them out
+    changes no bit. In well separated components that is most of a chunk.
+    """
+    count, kept = r.shape[0], 0
+    for t in range(count):
+        if r[t] * (q[t] if q[t] > 1.0 else 1.0) * per_unit > 0.25:
+            q[kept] = t  # squared lengths are not needed any more
+            kept += 1
+    if 8 * kept > 7 * count:
+        return count
+    for i in range(d):
+        for p in range(kept):
+            y[i, p] = y[i, np.int64(q[p])]
+    for p in range(kept):
+        r[p] = r[np.int64(q[p])]
+    whole = (kept + 7) // 8 * 8
+    for p in range(kept, whole):
+        r[p] = 0.0
+    return whole
+
+
+@jit
+def _sum_component(y, r, q, a, ones, limit, per_unit, magics, full, mass, first, second, far, lanes):
     """Add the terms of one component for a chunk; return the levels in use beyond the first, -1 if these are too few.
 
-    `r` holds weighted responsibilities; those of rows that are too far for level 0 are set to zero on the way.
+    `r` holds weighted responsibilities; `lanes` takes the number of rows whose terms went to level 0. Whitened rows,
+    responsibilities and squared lengths are of no use afterwards.
     """
     d, size, count = first.shape[0], y.shape[0], y.shape[1]
     n_levels, n_far = 0, 0
@@ -137,13 +163,16 @@ def _sum_component(y, r, q, a, ones, limit, per_unit, magics, full, mass, first,
                 scales = per_unit * 2.0 ** (-LEVEL_BITS * low), per_unit * 2.0 ** (-LEVEL_BITS * level)
                 _add_far(r[t], y, t, scales[0], scales[1], target, far[level - 1, d:], full)
                 r[t] = 0.0
+    stride = 8 * count
+    count = _keep_heavy(y, r, q, d, per_unit)
+    lanes[0] += count
     for i in range(d):
         weigh_row(address(r), address(y[i]), count, magics[0], address(a[i]), address(first[i:]))
     if full:
         at = 0
         for i in range(0, size, BLOCK):
             for j in range(i, size, BLOCK):
-                scatter_tile(address(a[i]), address(y[j]), 8 * count, count, magics[0], address(second[at:]))
+                scatter_tile(address(a[i]), address(y[j]), stride, count, magics[0], address(second[at:]))
                 at += BLOCK * BLOCK
     else:
         for i in range(d):
@@ -179,7 +208,7 @@ def run_chunks(
     omega, density, best = scratch[:chunk], scratch[chunk : 2 * chunk], scratch[2 * chunk : 3 * chunk]
     doubt, ones = scratch[3 * chunk : 4 * chunk], scratch[4 * chunk : 5 * chunk]
     powers, power_bits = scratch[5 * chunk : 6 * chunk], scratch_bits[5 * chunk : 6 * chunk]
-    n_levels, n_lanes, origin = 0, 0, np.zeros(d)
+    n_levels, n_lanes, summed_lanes, origin = 0, 0, np.zeros(k, np.int64), np.zeros(d)
     ones[:] = 1.0
     for start in range(0, n, chunk):
         stop = min(n, start + chunk)
@@ -222,20 +251,21 @@ def run_chunks(
                 _scale(xt, means[c], scales[c], y[0], q[c])
             level = _sum_component(
                 y[c if form == FULL else 0], r[c], q[c], a, ones, limit, per_unit, settings[4:], form == FULL,
-                mass[c:], first[c, :d], second[c], far[:, c],
+                mass[c:], first[c, :d], second[c], far[:, c], summed_lanes[c:],
             )  # fmt: skip
             if level < 0:
                 return -1
             n_levels = max(n_levels, level)
     if summed:
-        _take_off(mass, first, second, d, form == FULL, n_lanes * magic_bits[0], n_lanes * magic_bits[1])
+        _take_off(mass, first, second, d, form == FULL, magic_bits, n_lanes, summed_lanes)
     return n_levels
 
 
 @jit
-def _take_off(mass, first, second, d, full, bias, mass_bias):
+def _take_off(mass, first, second, d, full, magic_bits, mass_lanes, lanes):
     """Take off the sums what the addends M put into them."""
     for c in range(mass.shape[0]):
-        mass[c] -= mass_bias
+        mass[c] -= mass_lanes * magic_bits[1]
+        bias = lanes[c] * magic_bits[0]
         first[c, :d] -= bias
         second[c, : second.shape[1] if full else d] -= bias
