@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from distclust.estimators.bisecting import BisectingKMeans as BisectingKMeans
     from distclust.estimators.kmeans import KMeans as KMeans
+    from distclust.estimators.kmedoids import KMedoids as KMedoids
     from distclust.estimators.mixture import GaussianMixture as GaussianMixture
     from distclust.estimators.ppp import PPP as PPP
 
@@ -18,10 +19,11 @@ _LAZY = {
     "BisectingKMeans": "distclust.estimators.bisecting",
     "GaussianMixture": "distclust.estimators.mixture",
     "KMeans": "distclust.estimators.kmeans",
+    "KMedoids": "distclust.estimators.kmedoids",
     "PPP": "distclust.estimators.ppp",
 }
 
-__all__ = ["BisectingKMeans", "GaussianMixture", "KMeans", "PPP", "__version__"]
+__all__ = ["BisectingKMeans", "GaussianMixture", "KMeans", "KMedoids", "PPP", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
@@ -23,10 +24,12 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
 )
+from pydantic_core import PydanticCustomError
 
 from distclust.algorithms.balanced_config import BalancedConfig
 from distclust.algorithms.bisecting_config import BisectingConfig, Strategy, TreeLabels
-from distclust.algorithms.kmeans_config import KMeansConfig
+from distclust.algorithms.kmeans_config import KMeansConfig, StrategyName
+from distclust.algorithms.kmedoids_config import KMedoidsConfig, Method
 from distclust.algorithms.mixture_config import MixtureConfig, MixtureInit, covariance_for
 from distclust.algorithms.ppp_config import Covariance, Features, PPPConfig, Scaling
 from distclust.errors import UsageError, nearest_name
@@ -86,6 +89,48 @@ def _with_balanced(value: object, info: ValidationInfo) -> object:
     assert info.field_name is not None
     if not info.data.get("balanced") and value != AssignJob.model_fields[info.field_name].default:
         raise ValueError("it is for balanced assignment only; add --balanced (balanced = true)")
+    return value
+
+
+def _without_top(value: bool, info: ValidationInfo) -> bool:
+    if value and info.data.get("top") is not None:
+        raise ValueError("it may put a row elsewhere than into the first of its --top clusters; leave out one of both")
+    return value
+
+
+def _without_draws(value: str | None, info: ValidationInfo) -> str | None:
+    for name in ("init", "n_init"):
+        if value is not None and info.data.get(name) != LloydJob.model_fields[name].default:
+            raise ValueError(f"its centres are the first ones; leave out {name}, which asks for others")
+    return value
+
+
+def _needed_without_start(value: int | None, info: ValidationInfo) -> int | None:
+    if value is None and info.data.get("warm_start") is None:
+        raise PydanticCustomError("missing", "Field required")
+    return value
+
+
+def _as_k(value: object) -> object:
+    """Turn ``"20"`` into a number; ``"auto"`` stays."""
+    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    if number != "auto" and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+        raise ValueError("an integer of at least 1, or 'auto', is needed")
+    return number
+
+
+def _as_metric(value: object) -> object:
+    if isinstance(value, str) and not value.isidentifier():
+        raise ValueError(
+            "a function is a metric in Python only (KMedoids(metric=function)): a job loads no code that its file or "
+            "its command line names"
+        )
+    return value
+
+
+def _with_gower(value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    if value and info.data.get("metric", "gower") != "gower":
+        raise ValueError("it is for metric 'gower' only; add --metric gower (metric = \"gower\")")
     return value
 
 
@@ -197,12 +242,34 @@ class LloydJob(DataJob):
 class KMeansJob(LloydJob):
     """k-means over a dataset: model, labels, manifest."""
 
-    kind: Literal["kmeans"] = "kmeans"
-    n_clusters: int = Field(ge=1, alias="k", validation_alias="k", description="Number of clusters.")
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["k"]}, {"required": ["warm_start"]}]})
 
-    def settings(self) -> KMeansConfig:
-        """Return the settings of the algorithm."""
-        return self.settings_for(self.n_clusters)
+    how: ClassVar[frozenset[str]] = LloydJob.how | {"warm_start"}
+    """Where the model to start from lies does not change the result; its digest goes into the run's identity."""
+
+    kind: Literal["kmeans"] = "kmeans"
+    warm_start: Annotated[str | None, AfterValidator(_without_draws)] = Field(
+        None, description="Run or model directory whose centres to start from."
+    )
+    n_clusters: Annotated[int | None, AfterValidator(_needed_without_start)] = Field(
+        None,
+        ge=1,
+        alias="k",
+        validation_alias="k",
+        validate_default=True,
+        description="Number of clusters; with a warm start, that of its centres.",
+    )
+
+    strategy: StrategyName = Field(
+        "auto", description="two-level clusters inside cells: for very many clusters; auto does so from 20 000 on."
+    )
+
+    def settings(self, start: npt.NDArray[np.floating] | None = None) -> KMeansConfig:
+        """Return the settings of the algorithm, with the centres to start from where there are some."""
+        if start is not None:
+            return replace(self.settings_for(len(start)), init=start, strategy=self.strategy)
+        assert self.n_clusters is not None
+        return replace(self.settings_for(self.n_clusters), strategy=self.strategy)
 
 
 class SweepJob(LloydJob):
@@ -307,6 +374,61 @@ class PPPJob(DataJob):
         return PPPConfig(**{name: getattr(self, name) for name in PPPConfig.__dataclass_fields__})
 
 
+class KMedoidsJob(DataJob):
+    """k-medoids over a dataset, under any dissimilarity: model, labels, manifest."""
+
+    kind: Literal["kmedoids"] = "kmedoids"
+    n_clusters: Annotated[int | Literal["auto"], BeforeValidator(_as_k)] = Field(
+        alias="k", validation_alias="k", description="Number of clusters; auto chooses by medoid silhouette."
+    )
+    k_max: int = Field(50, ge=2, description="Largest number of clusters that -k auto tries.")
+    metric: Annotated[
+        Literal[
+            "euclidean",
+            "sqeuclidean",
+            "cosine",
+            "manhattan",
+            "chebyshev",
+            "hamming",
+            "jaccard",
+            "haversine",
+            "gower",
+        ],
+        BeforeValidator(_as_metric),
+    ] = Field("euclidean", description="Dissimilarity; gower is for columns of numbers and categories.")
+    categorical: Annotated[tuple[str, ...], AfterValidator(_with_gower)] = Field(
+        (), description="With gower, columns of integers that are categories."
+    )
+    weight_column: str | None = Field(None, description="Column of non-negative row weights.")
+    method: Method = Field("auto", description="auto takes fasterpam where the matrix fits, else onebatch and clara.")
+    max_iter: int = Field(20, ge=1, description="Most swap passes.")
+    rtol: float = Field(5e-3, ge=0, description="Passes end when one gains less than this share of the loss.")
+    n_samples: int = Field(5, ge=1, description="Samples of clara.")
+    sample_size: int | None = Field(None, ge=1, description="Rows of a sample of clara; default: 80 + 4 k.")
+    batch_size: int | None = Field(None, ge=1, description="Columns of the batch of onebatch; default: 100 ln(n k).")
+    matrix_bytes: Size = Field(
+        512 << 20, ge=1, description="Largest distance matrix, as 512MB; decides the method, whatever the machine has."
+    )
+    seed: int = Field(0, ge=0, lt=2**64, description="Key of all random draws.")
+    checkpoint_seconds: float = Field(0.0, ge=0, description="Least seconds between checkpoints; 0: every pass.")
+
+    def settings(self) -> KMedoidsConfig:
+        """Return the settings of the algorithm."""
+        return KMedoidsConfig(
+            n_clusters=self.n_clusters,
+            k_max=self.k_max,
+            metric=self.metric,
+            method=self.method,
+            max_iter=self.max_iter,
+            rtol=self.rtol,
+            n_samples=self.n_samples,
+            sample_size=self.sample_size,
+            batch_size=self.batch_size,
+            matrix_bytes=self.matrix_bytes,
+            seed=self.seed,
+        )
+
+
 class AssignJob(DataJob):
     """Labels of new rows under a finished model."""
 
@@ -315,7 +437,10 @@ class AssignJob(DataJob):
 
     kind: Literal["assign"] = "assign"
     model: str = Field(description="Run directory or model directory.")
-    balanced: bool = Field(False, description="Bound the sizes of the clusters, at the least cost.")
+    top: int | None = Field(None, ge=1, description="List so many nearest centres of each row, too.")
+    balanced: Annotated[bool, AfterValidator(_without_top)] = Field(
+        False, description="Bound the sizes of the clusters, at the least cost."
+    )
     capacity_slack: Annotated[float, AfterValidator(_with_balanced)] = Field(
         0.05, ge=0, lt=1, description="Share of its target by which a cluster may be larger or smaller."
     )
@@ -332,9 +457,10 @@ class AssignJob(DataJob):
     )
 
     def what(self) -> dict[str, Any]:
-        """Return the keys that decide the result, as plain values; those of balancing where it is asked for."""
-        balancing = {"balanced", "capacity_slack", "targets", "mass", "penalty"}
-        return {k: v for k, v in super().what().items() if self.balanced or k not in balancing}
+        """Return the keys that decide the result, as plain values; those of extras where they are asked for."""
+        extra = set() if self.balanced else {"balanced", "capacity_slack", "targets", "mass", "penalty"}
+        extra |= {"top"} if self.top is None else set()
+        return {k: v for k, v in super().what().items() if k not in extra}
 
     def settings(self, sizes: npt.NDArray[np.int64]) -> BalancedConfig:
         """Return the settings of balanced assignment for a model with clusters of these sizes."""
@@ -356,13 +482,14 @@ class EvaluateJob(EngineJob):
     output: str | None = Field(None, description="Directory for evaluation.json and clusters.parquet; default: none.")
 
 
-AnyJob: TypeAlias = KMeansJob | SweepJob | BisectJob | GMMJob | PPPJob | AssignJob
+AnyJob: TypeAlias = KMeansJob | SweepJob | BisectJob | KMedoidsJob | GMMJob | PPPJob | AssignJob
 Job = Annotated[AnyJob, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)
 JOBS: dict[str, type[AnyJob]] = {
     "kmeans": KMeansJob,
     "sweep": SweepJob,
     "bisect": BisectJob,
+    "kmedoids": KMedoidsJob,
     "gmm": GMMJob,
     "ppp": PPPJob,
     "assign": AssignJob,
@@ -406,6 +533,7 @@ def _explain(invalid: ValidationError, model: type[BaseModel]) -> str:
     lines = []
     for error in invalid.errors(include_url=False):
         key = ".".join(str(part) for part in error["loc"])
+        key = (model.model_fields[key].alias or key) if key in model.model_fields else key
         if error["type"] == "extra_forbidden":
             lines.append(f"unknown key {key!r}. {nearest_name(key, allowed)}".rstrip())
         elif error["type"] == "missing":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from distclust.algorithms.lloyd import (
     history_to_json,
     run_lloyd,
 )
-from distclust.algorithms.progressive import ladder, on_rung
+from distclust.algorithms.progressive import ladder, on_rung, relaxation, seeding_rung
 from distclust.algorithms.seeding import initial_centers
 from distclust.artifacts.checkpoint import Checkpoint, Checkpoints
 from distclust.engines.events import StageEnded, StageStarted
@@ -32,6 +33,10 @@ Rows = npt.NDArray[np.floating]
 
 _STEPS_PER_INIT = 1_000_000
 """Checkpoint numbers must grow: initialisation times this, plus the pass."""
+
+
+_PART_ROWS = 1 << 16
+"""Centres that are converted at once."""
 
 
 class Checkpointed(Protocol):
@@ -128,12 +133,15 @@ def fit_kmeans(
 def _climb(engine: Engine, data: PreparedData, config: KMeansConfig, state: LloydState, saver: _Saver) -> LloydState:
     """Run Lloyd on every sample from the state's on; each begins where the one before ended."""
     rungs = ladder(data.moments.n_rows, config)
+    beyond = relaxation(data.moments.n_rows, config)
     while True:
         rung = rungs[state.rung]
         part, sampled, settings = on_rung(engine, data, config, rung)
         stage = "lloyd" if rung.is_full else "sample"
         try:
-            state = run_lloyd(part, sampled, settings, state, checkpoint=saver.after_pass, stage=stage)
+            state = run_lloyd(
+                part, sampled, settings, state, relaxation=beyond, checkpoint=saver.after_pass, stage=stage
+            )
         except CancelledError:
             saver.save_last()
             raise
@@ -151,20 +159,21 @@ def _fewer(config: KMeansConfig, n: int) -> KMeansConfig:
 def _seed(engine: Engine, data: PreparedData, config: KMeansConfig, number: int) -> LloydState:
     """Find first centres on the smallest sample; on all rows where that has too few distinct ones."""
     started = time.perf_counter()
-    rungs = ladder(data.moments.n_rows, config)
+    n, rung = data.moments.n_rows, 0
     engine.options.emit(StageStarted(stage="seed", total_rows=data.pinned.n_rows))
-    rung = 0
-    centers = initial_centers(*on_rung(engine, data, config, rungs[0]), number)
-    if len(centers) < config.n_clusters and rung < len(rungs) - 1:
-        rung = len(rungs) - 1
-        centers = initial_centers(engine, data, config, number)
+    at = seeding_rung(n, config)
+    centers = initial_centers(*on_rung(engine, data, config, at), number)
+    if len(centers) < config.n_clusters and not at.is_full:
+        rung = len(ladder(n, config)) - 1
+        centers = initial_centers(engine, data, replace(config, fit_mode="full"), number)
     engine.options.emit(StageEnded(stage="seed", seconds=time.perf_counter() - started))
     if len(centers) < config.n_clusters and not config.allow_fewer:
-        raise _too_few_distinct(data, config.n_clusters, len(centers))
+        raise too_few_distinct(data, config.n_clusters, len(centers))
     return LloydState(centers.astype(np.float64), rung=rung)
 
 
-def _too_few_distinct(data: PreparedData, k: int, found: int) -> DataError:
+def too_few_distinct(data: PreparedData, k: int, found: int) -> DataError:
+    """Return the error for a dataset with fewer distinct rows than clusters."""
     return DataError(
         f"only {found} distinct rows were found for {k} clusters.",
         where=data.source.describe_place(),
@@ -177,25 +186,35 @@ def _exact_inertia(engine: Engine, data: PreparedData, centers: Floats) -> float
     return stats.inertia.total()
 
 
-def stored_vectors(data: PreparedData, centers: Floats) -> Rows:
-    """Return centres in the coordinates of the source, in the type that a model stores.
+def stored_type(data: PreparedData) -> type[np.floating]:
+    """Return the type that a model stores: float64 where the source has more than float32 holds, float32 otherwise."""
+    return np.float64 if data.source.dtype in ("float64", "int32", "int64") else np.float32
 
-    float64 where the source has more than float32 holds, float32 otherwise.
-    """
-    dtype = np.float64 if data.source.dtype in ("float64", "int32", "int64") else np.float32
-    return (centers + data.offset).astype(dtype)
+
+def stored_vectors(data: PreparedData, centers: Floats) -> Rows:
+    """Return centres in the coordinates of the source, in the type that a model stores."""
+    return (centers + data.offset).astype(stored_type(data))
 
 
 def block_centers(vectors: Rows, offset: Floats, dtype: str) -> CenterSet:
     """Return stored centres in the coordinates of the blocks."""
-    return CenterSet((vectors.astype(np.float64) - offset).astype(dtype))
+    rows = np.empty(vectors.shape, dtype)
+    for at, part in zip(range(0, len(vectors), _PART_ROWS), block_parts(vectors, offset, dtype), strict=True):
+        rows[at : at + _PART_ROWS] = part
+    return CenterSet(rows)
+
+
+def block_parts(vectors: Rows, offset: Floats, dtype: str) -> Iterator[Rows]:
+    """Yield stored centres in the coordinates of the blocks, some at a time: there may be a million."""
+    for at in range(0, len(vectors), _PART_ROWS):
+        yield (vectors[at : at + _PART_ROWS].astype(np.float64) - offset).astype(dtype)
 
 
 def _result(data: PreparedData, config: KMeansConfig, state: LloydState) -> KMeansResult:
     kept = np.delete(state.centers, state.empty, axis=0)
     # Empty clusters at a fixed point mean that every row sits on its centre: there are no more distinct rows.
     if state.finished and state.empty and not config.allow_fewer:
-        raise _too_few_distinct(data, config.n_clusters, len(kept))
+        raise too_few_distinct(data, config.n_clusters, len(kept))
     vectors = stored_vectors(data, kept)
     centers = block_centers(vectors, data.offset, data.view.dtype)
     return KMeansResult(vectors, centers, state.iteration, state.history, state.finished)

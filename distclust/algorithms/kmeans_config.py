@@ -16,6 +16,8 @@ FitMode = Literal["auto", "full", "progressive"]
 FIT_MODES: tuple[FitMode, ...] = ("auto", "full", "progressive")
 AlgorithmName = Literal["auto", "lloyd"]
 ALGORITHMS: tuple[AlgorithmName, ...] = ("auto", "lloyd")
+StrategyName = Literal["auto", "flat", "two-level"]
+STRATEGIES: tuple[StrategyName, ...] = ("auto", "flat", "two-level")
 InitName = Literal["k-means||", "k-means++", "random"]
 INITS: tuple[InitName, ...] = ("k-means||", "k-means++", "random")
 
@@ -50,6 +52,10 @@ class KMeansConfig:
     algorithm : {"auto", "lloyd"}, default="auto"
         ``auto`` keeps bounds of distances where they pay and skips what they exclude; ``lloyd`` computes all
         distances in every pass. The labels are the same bits.
+    strategy : {"auto", "flat", "two-level"}, default="auto"
+        ``two-level`` clusters within about sqrt(k) cells, then lets rows cross their borders: for very many clusters,
+        see `distclust.algorithms.two_level`. ``auto`` takes it from 20 000 clusters on, unless centres are given as
+        ``init`` or ``n_init`` is above 1.
     """
 
     n_clusters: int
@@ -63,6 +69,7 @@ class KMeansConfig:
     allow_fewer: bool = False
     fit_mode: FitMode = "auto"
     algorithm: AlgorithmName = "auto"
+    strategy: StrategyName = "auto"
 
     def __post_init__(self) -> None:
         for name, least in (("n_clusters", 1), ("max_iter", 1), ("n_init", 1), ("seed", 0)):
@@ -81,6 +88,8 @@ class KMeansConfig:
             raise unknown_name("algorithm", self.algorithm, ALGORITHMS)
         if self.fit_mode not in FIT_MODES:
             raise unknown_name("fit_mode", self.fit_mode, FIT_MODES)
+        if self.strategy not in STRATEGIES:
+            raise unknown_name("strategy", self.strategy, STRATEGIES)
         if isinstance(self.init, str):
             if self.init not in INITS:
                 raise unknown_name("init", self.init, INITS)

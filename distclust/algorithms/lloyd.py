@@ -19,7 +19,7 @@ from distclust.data.block import Block
 from distclust.engines.events import IterationEnded, StageEnded, StageStarted
 from distclust.engines.protocol import Engine, StepContext
 from distclust.kernels.lloyd import accumulate, accumulate_moved, farthest, fixed_sums, row_sqdist, row_sqnorm
-from distclust.ops.bounds import BoundedPass, Grouping, bounds_pay
+from distclust.ops.bounds import BoundedPass, bounds_pay, level_step
 from distclust.ops.centers import CenterSet, nearest_labels
 from distclust.ops.profile import PreparedData
 from distclust.stats.extremes import FarRows
@@ -69,11 +69,11 @@ class LloydStep:
         """Assign the rows of a block and sum."""
         # The old labels first: should they be lost, finding them again must not push out the new ones.
         old = None if value.previous is None else nearest_labels(block, value.previous, context)
-        if old is None or value.bounded is None:
+        if value.bounded is None:
             labels = nearest_labels(block, value.centers, context)
+            sqdist = row_sqdist(block.x, value.centers.rows, labels)
         else:
-            labels = value.bounded.labels(block, old, context)
-        sqdist = row_sqdist(block.x, value.centers.rows, labels)
+            labels, sqdist = value.bounded.assign(block, old, context)
         inertia = FixedPair.zeros(1, value.inertia_scale)
         fixed_sums(sqdist, block.weights, np.zeros(block.n, np.int32), inertia.scale, inertia.high, inertia.low)
         moved = block.n if old is None else int(np.count_nonzero(old != labels))
@@ -164,6 +164,7 @@ def run_lloyd(
     config: KMeansConfig,
     state: LloydState,
     *,
+    relaxation: float = 1.0,
     checkpoint: Callable[[LloydState], None] | None = None,
     stage: str = "lloyd",
 ) -> LloydState:
@@ -177,6 +178,9 @@ def run_lloyd(
         ``max_iter``, ``tol``, ``rtol``.
     state : LloydState
         First centres, or a checkpoint. The result has the same bits from either.
+    relaxation : float, default=1.0
+        How far a centre goes towards the mean of its rows, as a multiple of the way, from the second pass on; from 1
+        to below 2. The last pass ends at the means.
     checkpoint : callable, optional
         Called with the state after every pass.
     stage : str, default="lloyd"
@@ -185,7 +189,11 @@ def run_lloyd(
     started = time.perf_counter()
     engine.options.emit(StageStarted(stage=stage, total_rows=data.pinned.n_rows, max_passes=config.max_iter))
     threshold = config.tol * float(np.cumsum(data.moments.variance)[-1] / data.width)
-    memory = _Memory()
+    memory = _Memory(relaxation)
+    if state.history and config.algorithm == "auto" and bounds_pay(len(state.centers), data.width, 0.0):
+        # Centres of a smaller sample are nearly where they stay: the first pass makes bounds already.
+        last = state.history[-1]
+        memory.bound_step = level_step(last.inertia / data.moments.mass * (data.moments.n_rows / last.rows))
     while not state.finished and state.iteration < config.max_iter:
         state = _iterate(engine, data, config, state, memory, threshold)
         engine.options.emit(IterationEnded(stage=stage, **vars(state.history[-1])))
@@ -199,10 +207,12 @@ def run_lloyd(
 class _Memory:
     """What the driver keeps from pass to pass, and can do without."""
 
+    relaxation: float = 1.0
+    """See `run_lloyd`."""
     totals: ClusterSums | None = None
     """Sums under the centres before the state's."""
-    grouping: Grouping | None = None
-    """How centres are grouped, once bounds pay."""
+    bound_step: float | None = None
+    """Distance between two levels of the rows' bounds, once bounds pay."""
 
 
 def _iterate(
@@ -216,16 +226,17 @@ def _iterate(
     scale = data.inertia_scale(float(row_sqnorm(centers.rows).max()))
     step = LloydStep(min(len(centers), FAR_ROWS))
     bounded = None
-    if memory.grouping is not None and previous is not None:
-        bounded = BoundedPass(memory.grouping, previous, centers)
+    if memory.bound_step is not None:
+        bounded = BoundedPass(memory.bound_step, previous, centers)
     value = LloydValue(centers, previous, memory.totals is None, data.scales, scale, bounded)
     with engine.share(value) as shared:
         stats: LloydStats = engine.fold(data.pinned, step, LloydStats.merge, shared, label="lloyd")
     memory.totals = stats.sums if memory.totals is None else memory.totals.merge(stats.sums)
-    new, reassigned, empty = update_centers(state.centers, memory.totals, stats.far, data)
+    unit = data.view.unit_rows
+    new, reassigned, empty = update_centers(state.centers, memory.totals, stats.far, data.scales, unit=unit)
     moved_share = stats.moved / data.moments.n_rows
-    if memory.grouping is None and config.algorithm == "auto" and bounds_pay(len(centers), data.width, moved_share):
-        memory.grouping = Grouping.of(centers)
+    if memory.bound_step is None and config.algorithm == "auto" and bounds_pay(len(centers), data.width, moved_share):
+        memory.bound_step = level_step(stats.inertia.total() / data.moments.mass)
     entry = Iteration(
         state.iteration + 1,
         stats.inertia.total(),
@@ -236,16 +247,32 @@ def _iterate(
         data.moments.n_rows,
     )
     gain = state.inertia - entry.inertia
+    # Rows that keep their labels prove a fixed point only under centres that were means.
+    settled = stats.moved == 0 and memory.relaxation == 1.0
     finished = reassigned == 0 and (
-        stats.moved == 0 or entry.shift <= threshold or (state.iteration > 0 and gain < config.rtol * state.inertia)
+        settled or entry.shift <= threshold or (state.iteration > 0 and gain < config.rtol * state.inertia)
     )
+    last = finished or entry.iteration == config.max_iter
+    if not (last or state.iteration == 0 or reassigned or stats.moved == 0):
+        new = _beyond(state.centers, new, memory.relaxation, unit=data.view.unit_rows)
     history = (*state.history, entry)
     new_state = LloydState(new, entry.iteration, history, finished, state.centers, empty, state.rung)
     return new_state
 
 
+def _beyond(centers: Floats, means: Floats, relaxation: float, *, unit: bool) -> Floats:
+    """Return centres that went ``relaxation`` times the way to their means."""
+    if relaxation == 1.0:
+        return means
+    new = centers + relaxation * (means - centers)
+    if not unit:
+        return new
+    lengths = np.sqrt(row_sqnorm(new))[:, None]
+    return np.where(lengths > 0, new / np.where(lengths > 0, lengths, 1.0), means)
+
+
 def update_centers(
-    centers: Floats, totals: ClusterSums, far: FarRows, data: PreparedData
+    centers: Floats, totals: ClusterSums, far: FarRows, scales: SumScales, *, unit: bool
 ) -> tuple[Floats, int, tuple[int, ...]]:
     """Return the means of the clusters; an empty cluster takes a far row, which leaves its old cluster.
 
@@ -257,8 +284,10 @@ def update_centers(
         Of all k clusters.
     far : FarRows
         By (-squared distance, row id).
-    data : PreparedData
-        For scales and metric.
+    scales : SumScales
+        Of the totals.
+    unit : bool
+        Whether centres have unit length (cosine).
 
     Returns
     -------
@@ -268,8 +297,8 @@ def update_centers(
     empty : tuple of int
         Clusters that stayed empty: there was no far row left for them.
     """
-    mass = totals.mass / data.scales.mass
-    sums = totals.sums / data.scales.columns
+    mass = totals.mass / scales.mass
+    sums = totals.sums / scales.columns
     empty = np.flatnonzero(totals.mass == 0)
     taken = _takeable(far, len(empty))
     for cluster, at in zip(empty, taken, strict=False):
@@ -282,7 +311,7 @@ def update_centers(
     full = mass > 0
     new = centers.copy()
     new[full] = sums[full] / mass[full, None]
-    if data.view.unit_rows:
+    if unit:
         lengths = np.sqrt(row_sqnorm(new))
         directed = full & (lengths > 0)
         new[directed] /= lengths[directed, None]

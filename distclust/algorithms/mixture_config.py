@@ -124,10 +124,12 @@ class MixtureConfig:
 
     def check_width(self, width: int) -> None:
         """Raise `UsageError` unless the given arrays fit rows of this many columns."""
-        for name, array in (("means_init", self.means_init), ("precisions_init", self.precisions_init)):
-            if array is not None and not (name == "precisions_init" and self.covariance_type == "spherical"):
-                widths = array.shape[1:] if len(array.shape) != 2 or self.covariance_type != "tied" else array.shape
-                if name == "means_init":
-                    widths = array.shape[1:]
-                if any(length != width for length in widths):
-                    raise UsageError(f"{name} has shape {array.shape}, the rows have {width} columns; they must agree.")
+        given: dict[str, tuple[int, ...]] = {}
+        if self.means_init is not None:
+            given["means_init"] = self.means_init.shape
+        if self.precisions_init is not None:
+            given["precisions_init"] = self.precisions_init.shape
+        for name, shape in given.items():
+            lengths = shape if name == "precisions_init" and self.covariance_type == "tied" else shape[1:]
+            if any(length != width for length in lengths):
+                raise UsageError(f"{name} has shape {shape}, the rows have {width} columns; they must agree.")

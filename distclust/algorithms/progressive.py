@@ -25,6 +25,11 @@ SAMPLE_RTOL = 2e-3
 
 SAMPLE_PASSES = 12
 
+RELAXATION = 1.7
+"""How far a centre goes towards its mean, as a multiple of the way. Below 2 a pass still lowers the inertia, and the
+mean is where the centre would go in later passes anyway. Origin: minipile, k = 200 and 1000, and a mixture of 1M x 32,
+k = 256: with 1.6 to 1.9 the same number of passes ends 0.2 to 0.4 % lower than with 1.0."""
+
 LEAST_ROWS = 50_000
 LEAST_ROWS_PER_CENTER = 4 * ROWS_PER_CENTER
 """Smaller datasets are fitted in full: there is too little to save."""
@@ -66,6 +71,21 @@ def ladder(n: int, config: KMeansConfig) -> tuple[Rung, ...]:
         rungs.append(Rung(ALL_ROWS * rows // n, rows))
         rows *= GROWTH
     return (*rungs, full)
+
+
+def relaxation(n: int, config: KMeansConfig) -> float:
+    """Return how far centres go towards their means; 1 where users expect plain Lloyd: few rows, or centres given."""
+    plain = config.fit_mode == "full" or not isinstance(config.init, str)
+    return 1.0 if plain or (config.fit_mode == "auto" and n < LEAST_ROWS) else RELAXATION
+
+
+def seeding_rung(n: int, config: KMeansConfig) -> Rung:
+    """Return the rows among which first centres are looked for: the first sample, also where no pass runs on it."""
+    first = ladder(n, config)[0]
+    rows = max(LEAST_SAMPLE, ROWS_PER_CENTER * config.n_clusters)
+    if not first.is_full or config.fit_mode == "full" or not isinstance(config.init, str) or rows >= n:
+        return first
+    return Rung(ALL_ROWS * rows // n, rows)
 
 
 def on_rung(

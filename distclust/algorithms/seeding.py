@@ -1,4 +1,4 @@
-"""First centres: k-means||, greedy k-means++ on a sample, random rows.
+"""First centres: by candidates of k-means|| or a sample, greedy k-means++, random rows.
 
 Sources: Bahmani et al., *Scalable k-means++* (2012); Arthur and Vassilvitskii, *k-means++* (2007), with the greedy
 trials of scikit-learn. Every draw is keyed by row id, so the seeds do not depend on the partitioning.
@@ -6,138 +6,38 @@ trials of scikit-learn. Every draw is keyed by row id, so the seeds do not depen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from distclust.algorithms.candidates import BATCHES, OVERSAMPLING, ROUNDS, kmeans_parallel, spread, spread_mass
 from distclust.algorithms.kmeans_config import KMeansConfig
-from distclust.data.block import Block
-from distclust.engines.protocol import Engine, StepContext
-from distclust.kernels.lloyd import accumulate, fixed_sums, row_sqdist, row_sqnorm
+from distclust.engines.protocol import Engine
+from distclust.kernels.lloyd import accumulate, row_sqdist, row_sqnorm
 from distclust.kernels.nearest import assign_nearest, distance_table, pack_centers
 from distclust.kernels.random import uniform
 from distclust.kernels.seeding import accept_trial, trial_potentials
-from distclust.ops.centers import CenterSet
 from distclust.ops.profile import PreparedData
 from distclust.ops.sample import draw_rows, hash_sample
-from distclust.stats.extremes import KeyedRows
-from distclust.stats.fixed import FixedPair, scale_for, scales_for
+from distclust.stats.fixed import scale_for, scales_for
 
 Rows = npt.NDArray[np.floating]
 Floats = npt.NDArray[np.float64]
-
-ROUNDS = 5
-OVERSAMPLING = 2
-"""Candidates drawn a round, as a multiple of k (Bahmani et al., section 5)."""
-
-ENOUGH_CANDIDATES = 1.5
-SMALL_GAIN = 0.05
-"""Rounds end early with 1.5 k candidates once the potential falls by less than 5 % a round."""
 
 RECLUSTER_PASSES = 10
 SAMPLE_ROWS_PER_CENTER = 20
 SAMPLE_ROWS_LEAST = 20_000
 
-# Stages of the counter-based draws: each use of randomness has its own.
-_STAGE_FIRST, _STAGE_ROUND, _STAGE_TRIALS, _STAGE_RANDOM, _STAGE_TOP_UP = 1, 16, 64, 128, 192
+GREEDY_WORK = 2_000_000_000
+"""Multiplications up to which greedy k-means++ over all rows at hand is worth it: a tenth of a second or two."""
+
+RECLUSTER_WORK = 20_000_000_000
+"""The same for choosing among twice as many candidates as clusters; beyond it candidates are the first centres."""
+
+# Stages of the counter-based draws: each use of randomness has its own; see also `distclust.algorithms.candidates`.
+_STAGE_TRIALS, _STAGE_RANDOM = 64, 128
 _STAGES_PER_INIT = 256
-
-
-@dataclass(frozen=True)
-class CandidateValue:
-    """What a k-means|| pass shares.
-
-    Attributes
-    ----------
-    known : CenterSet or None
-        Candidates of the rounds before the last; None in the first pass.
-    fresh : CenterSet
-        Candidates of the last round.
-    candidates : CenterSet
-        Both, in this order.
-    scale, mass_scale : float
-        Fixed-point scales of potential and masses.
-    """
-
-    known: CenterSet | None
-    fresh: CenterSet
-    candidates: CenterSet
-    scale: float
-    mass_scale: float
-
-
-@dataclass(frozen=True)
-class CandidateStats:
-    """Potential and the mass nearest to each candidate."""
-
-    exact: ClassVar[bool] = True
-
-    potential: FixedPair
-    mass: npt.NDArray[np.int64]
-
-    def merge(self, other: CandidateStats) -> CandidateStats:
-        """Combine the statistics of two disjoint sets of rows."""
-        return CandidateStats(self.potential.merge(other.potential), self.mass + other.mass)
-
-
-def _nearest_candidate(block: Block, value: CandidateValue, context: StepContext) -> npt.NDArray[np.int32]:
-    """Return every row's nearest candidate; only new candidates cost anything where the last round is remembered."""
-    state, tag = context.state, value.candidates.tag
-    labels = state.get("candidate", tag)
-    if labels is not None:
-        return labels
-    old_tag = value.known.tag if value.known is not None else ""
-    old_labels, old_scores = state.get("candidate", old_tag), state.get("candidate-score", old_tag)
-    if value.known is not None and old_labels is not None and old_scores is not None:
-        labels, scores = assign_nearest(block.x, value.fresh.packed)
-        # Strictly closer, so that the lowest index wins ties as it does in one pass over all candidates.
-        closer = scores < old_scores
-        labels = np.where(closer, labels + np.int32(len(value.known)), old_labels)
-        scores = np.where(closer, scores, old_scores)
-    else:
-        labels, scores = assign_nearest(block.x, value.candidates.packed)
-    state.put("candidate", tag, labels)
-    state.put("candidate-score", tag, scores)
-    return labels
-
-
-@dataclass(frozen=True)
-class CandidateStep:
-    """Distances to the nearest candidate, summed."""
-
-    def __call__(self, block: Block, value: CandidateValue, context: StepContext) -> CandidateStats:
-        """Measure a block."""
-        labels = _nearest_candidate(block, value, context)
-        sqdist = row_sqdist(block.x, value.candidates.rows, labels)
-        potential = FixedPair.zeros(1, value.scale)
-        fixed_sums(sqdist, block.weights, np.zeros(block.n, np.int32), potential.scale, potential.high, potential.low)
-        k = len(value.candidates)
-        if block.weights is None:
-            return CandidateStats(potential, np.bincount(labels, minlength=k).astype(np.int64))
-        mass = np.zeros(k, np.int64)
-        np.add.at(mass, labels, np.rint(block.weights * value.mass_scale).astype(np.int64))
-        return CandidateStats(potential, mass)
-
-
-@dataclass(frozen=True)
-class RoundStep:
-    """Draw every row with probability min(1, l * w * d^2 / potential), independently."""
-
-    seed: int
-    stage: int
-    factor: float
-    limit: int
-
-    def __call__(self, block: Block, value: CandidateValue, context: StepContext) -> KeyedRows:
-        """Draw rows of a block."""
-        sqdist = row_sqdist(block.x, value.candidates.rows, _nearest_candidate(block, value, context))
-        chance = sqdist * self.factor if block.weights is None else sqdist * block.weights * self.factor
-        drawn = np.flatnonzero(uniform(self.seed, self.stage, block.row_ids) < chance)
-        ids = block.row_ids[drawn]
-        weights = np.ones(len(ids)) if block.weights is None else block.weights[drawn]
-        return KeyedRows.select(self.limit, ids.astype(np.uint64), ids, block.x[drawn], weights)
 
 
 def initial_centers(engine: Engine, data: PreparedData, config: KMeansConfig, run: int) -> Rows:
@@ -161,16 +61,51 @@ def initial_centers(engine: Engine, data: PreparedData, config: KMeansConfig, ru
     k, stage = config.n_clusters, run * _STAGES_PER_INIT
     if config.init == "random":
         return draw_rows(engine, data.pinned, k, seed=config.seed, stage=stage + _STAGE_RANDOM).rows
-    n = data.moments.n_rows
-    if config.init == "k-means||" and n > max(ROUNDS * OVERSAMPLING * k, SAMPLE_ROWS_LEAST):
-        candidates, weights = _candidates(engine, data, config, stage)
-    else:
-        sample = hash_sample(engine, data.pinned, max(SAMPLE_ROWS_PER_CENTER * k, SAMPLE_ROWS_LEAST))
-        candidates, weights = sample.rows, sample.weights
-    centers = greedy_kmeans_plus_plus(candidates, weights, k, seed=config.seed, stage=stage + _STAGE_TRIALS)
-    if config.init == "k-means||" and len(candidates) < n:
-        centers = refine(candidates, weights, centers, unit=data.view.unit_rows)
-    return centers
+    draws = {"seed": config.seed, "stage": stage + _STAGE_TRIALS}
+    method = seeding_method(config, data.moments.n_rows, data.width)
+    if method == "greedy":
+        sample = hash_sample(engine, data.pinned, _sample_rows(k))
+        return greedy_kmeans_plus_plus(sample.rows, sample.weights, k, **draws)
+    if method == "k-means||":
+        candidates, weights = kmeans_parallel(engine, data, k, seed=config.seed, stage=stage)
+        centers = greedy_kmeans_plus_plus(candidates, weights, k, **draws)
+        return refine(candidates, weights, centers, unit=data.view.unit_rows)
+    if method == "spread":
+        return spread(engine, data, k, seed=config.seed, stage=stage).rows
+    value = spread(engine, data, OVERSAMPLING * k, seed=config.seed, stage=stage)
+    return greedy_kmeans_plus_plus(value.rows, spread_mass(engine, data, value), k, **draws)
+
+
+def seeding_method(config: KMeansConfig, n: int, d: int) -> Literal["greedy", "k-means||", "choose", "spread"]:
+    """Return how the first centres of ``init="k-means||"`` and ``"k-means++"`` are found among n rows of d values.
+
+    ``greedy``: greedy k-means++ over the rows, or a sample of them. ``k-means||``: all rounds over all rows, and a
+    choice among their candidates; where the fit is full too. ``choose``: twice as many candidates as clusters, by
+    `spread`, and a choice among them. ``spread``: as many candidates as clusters.
+    """
+    k = config.n_clusters
+    if config.init == "k-means++" or n <= OVERSAMPLING * k:
+        return "greedy"
+    if config.fit_mode == "full":
+        return "k-means||" if n > max(ROUNDS * OVERSAMPLING * k, SAMPLE_ROWS_LEAST) else "greedy"
+    work = k * _trials(k) * d
+    if min(n, _sample_rows(k)) * work <= GREEDY_WORK:
+        return "greedy"
+    return "choose" if OVERSAMPLING * k * work <= RECLUSTER_WORK else "spread"
+
+
+def seeding_passes(config: KMeansConfig, n: int, d: int) -> int:
+    """Return the passes that finding first centres takes at most."""
+    if not isinstance(config.init, str):
+        return 0
+    if config.init == "random":
+        return 1
+    method = seeding_method(config, n, d)
+    if method == "greedy":
+        return 1
+    if method == "k-means||":
+        return 2 + 2 * ROUNDS + 1
+    return 2 + config.n_clusters.bit_length() // 2 + BATCHES + 1
 
 
 def _given(data: PreparedData, init: Rows) -> Rows:
@@ -184,50 +119,6 @@ def _given(data: PreparedData, init: Rows) -> Rows:
     return np.ascontiguousarray((centers - data.offset).astype(data.view.dtype))
 
 
-def _candidates(engine: Engine, data: PreparedData, config: KMeansConfig, stage: int) -> tuple[Rows, Floats]:
-    """Run the rounds of k-means||; return the candidates and the mass nearest to each."""
-    k = config.n_clusters
-    wanted = OVERSAMPLING * k
-    first = draw_rows(engine, data.pinned, 1, seed=config.seed, stage=stage + _STAGE_FIRST)
-    value = _candidate_value(data, None, first.rows)
-    stats = _measure(engine, data, value)
-    for number in range(ROUNDS):
-        potential = stats.potential.total()
-        if potential == 0:
-            break
-        step = RoundStep(config.seed, stage + _STAGE_ROUND + number, wanted / potential, limit=4 * wanted + 64)
-        with engine.share(value) as shared:
-            drawn: KeyedRows = engine.fold(data.pinned, step, KeyedRows.merge, shared, label="seed: draw")
-        if len(drawn.row_ids) == 0:
-            continue
-        value = _candidate_value(data, value.candidates, drawn.rows)
-        stats = _measure(engine, data, value)
-        gain = 1 - stats.potential.total() / potential
-        if len(value.candidates) >= ENOUGH_CANDIDATES * k and gain < SMALL_GAIN:
-            break
-    mass = stats.mass.astype(np.float64) / data.scales.mass
-    rows = value.candidates.rows
-    if len(rows) < k and stats.potential.total() > 0:
-        # The rounds drew too few (tiny k, or a few rows hold all the distance): random rows fill the rest.
-        more = draw_rows(engine, data.pinned, 2 * k, seed=config.seed, stage=stage + _STAGE_TOP_UP)
-        rows, mass = np.concatenate([rows, more.rows]), np.concatenate([mass, more.weights])
-    return rows, mass
-
-
-def _candidate_value(data: PreparedData, known: CenterSet | None, fresh: Rows) -> CandidateValue:
-    rows = fresh if known is None else np.concatenate([known.rows, fresh])
-    scale = data.inertia_scale(float(row_sqnorm(rows).max()))
-    return CandidateValue(known, CenterSet(fresh), CenterSet(rows), scale, data.scales.mass)
-
-
-def _measure(engine: Engine, data: PreparedData, value: CandidateValue) -> CandidateStats:
-    with engine.share(value) as shared:
-        stats: CandidateStats = engine.fold(
-            data.pinned, CandidateStep(), CandidateStats.merge, shared, label="seed: measure"
-        )
-    return stats
-
-
 def greedy_kmeans_plus_plus(rows: Rows, weights: Floats, k: int, *, seed: int, stage: int) -> Rows:
     """Choose k of the rows by weighted greedy k-means++, 2 + floor(ln k) trials each.
 
@@ -236,7 +127,7 @@ def greedy_kmeans_plus_plus(rows: Rows, weights: Floats, k: int, *, seed: int, s
     """
     rows = np.ascontiguousarray(rows)
     k = min(k, len(rows))
-    trials = 2 + int(np.log(k))
+    trials = _trials(k)
     sqnorms = row_sqnorm(rows)
     draws = uniform(seed, stage, np.arange(k * trials, dtype=np.int64)).reshape(k, trials)
     mass = np.cumsum(weights)
@@ -254,6 +145,14 @@ def greedy_kmeans_plus_plus(rows: Rows, weights: Floats, k: int, *, seed: int, s
         accept_trial(rows, table, sqnorms, rows[picks[best]], best, current)
         chosen.append(picks[best])
     return rows[chosen]
+
+
+def _sample_rows(k: int) -> int:
+    return max(SAMPLE_ROWS_PER_CENTER * k, SAMPLE_ROWS_LEAST)
+
+
+def _trials(k: int) -> int:
+    return 2 + int(np.log(k))
 
 
 def _pick(mass: Floats, draws: Floats) -> npt.NDArray[np.intp]:

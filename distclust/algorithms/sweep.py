@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from distclust.algorithms.kmeans import Checkpointed, KMeansResult, fit_kmeans
 from distclust.algorithms.kmeans_config import KMeansConfig
-from distclust.algorithms.seeding import ROUNDS
+from distclust.algorithms.progressive import seeding_rung
+from distclust.algorithms.seeding import seeding_passes
 from distclust.artifacts.checkpoint import Checkpoints
 from distclust.engines.events import StageEnded, StageStarted
 from distclust.engines.protocol import Engine
@@ -25,8 +26,6 @@ KNEE_DEPTH = 0.15
 the line for k from 2 or 5 on, but for the square at k = 4, whose quarters are clusters of a kind (0.13 to 0.2); s1, s4,
 a3, unbalance and iris lie 0.74, 0.19, 0.31, 0.88 and 0.16 below it at their true numbers of clusters."""
 
-_OTHER_PASSES = 2 + 2 * ROUNDS + 1 + 1
-"""Passes of an initialisation besides its iterations: seeding, and the exact inertia where there are several."""
 _SCORE_PASSES = 2
 
 
@@ -110,12 +109,18 @@ def fit_sweep(
         return lambda shared: _candidate(shared, data, config, part, checkpoint_seconds)
 
     started = time.perf_counter()
-    most = max(config.n_init * (config.max_iter + _OTHER_PASSES) for config in configs) + _SCORE_PASSES
+    most = max(_most_passes(data, config) for config in configs) + _SCORE_PASSES
     engine.options.emit(StageStarted(stage="sweep", total_rows=data.pinned.n_rows, max_passes=most))
     works = [work(config, name) for config, name in zip(configs, names, strict=True)]
     candidates = run_together(engine, works, names)
     engine.options.emit(StageEnded(stage="sweep", seconds=time.perf_counter() - started))
     return candidates
+
+
+def _most_passes(data: PreparedData, config: KMeansConfig) -> int:
+    """Return the passes of all initialisations: seeding, iterations, and the exact inertia where there are several."""
+    rows = seeding_rung(data.moments.n_rows, config).rows
+    return config.n_init * (seeding_passes(config, rows, data.width) + config.max_iter + 1)
 
 
 def _candidate(

@@ -133,6 +133,12 @@ def groups(storage: Storage) -> list[str]:
     return sorted({stat.path.removeprefix(f"{COMMITS}/").rpartition("/")[0] for stat in files} - {""})
 
 
+def forget(storage: Storage, group: str) -> None:
+    """Remove a group of files, and all groups below its name, with their commits."""
+    storage.remove_tree(f"{COMMITS}/{group}")
+    storage.remove_tree(group)
+
+
 def on_each(storage: Storage, function: Callable[[str], T], paths: Sequence[str]) -> list[T]:
     """Call a function for each path, many at a time if the storage is remote; results in order of the paths."""
     if storage.is_local:

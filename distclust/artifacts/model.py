@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ MODEL = "model"
 _DESCRIPTION = "model.json"
 _CENTERS = "centers.parquet"
 _FORMAT = 1
-KINDS = {"kmeans": 1, "bisect": 1, "gmm": 1, "ppp": 1}
+KINDS = {"kmeans": 1, "bisect": 1, "kmedoids": 1, "gmm": 1, "ppp": 1}
 """Kinds of models, and the newest version of each that is understood; written ``kmeans/1``."""
 _ROW_GROUP_BYTES = 64 << 20
 
@@ -42,7 +43,7 @@ class Model:
     sizes : (k,) int64 array
         Rows per cluster.
     inertias : (k,) float64 array
-        Weighted sum of squared distances per cluster.
+        Weighted sum of squared distances per cluster; of dissimilarities for k-medoids.
     parent : (k,) int32 array or None
         Cluster of the level above, where there are levels.
     center_offset : (d,) float64 array or None
@@ -105,7 +106,9 @@ def save_model(
     ):
         if array is not None and array.shape != shape:
             raise ValueError(f"{name}: shape {array.shape}; {shape} is needed for centers of shape {centers.shape}")
-    data = _to_parquet(centers, sizes, inertias, parent)
+    with storage.open_output(f"{MODEL}/{_CENTERS}") as file:
+        written = _Hashing(file)
+        _write_parquet(written, centers, sizes, inertias, parent)
     model = Model(
         kind, centers, sizes, inertias, metric, _vectors_digest(centers), parent, center_offset, dict(parameters or {})
     )
@@ -116,14 +119,12 @@ def save_model(
         "n_dims": d,
         "dtype": centers.dtype.name,
         "metric": metric,
-        "centers": {"file": _CENTERS, "bytes": len(data), "digest": sha256(data)},
+        "centers": {"file": _CENTERS, "bytes": written.size, "digest": written.digest.hexdigest()},
         "vectors_digest": model.vectors_digest,
         "center_offset": None if center_offset is None else [float(value) for value in center_offset],
         "parameters": model.parameters,
     }
-    encoded = encode(description)
-    storage.put(f"{MODEL}/{_CENTERS}", data)
-    storage.put(f"{MODEL}/{_DESCRIPTION}", encoded)
+    storage.put(f"{MODEL}/{_DESCRIPTION}", encode(description))
     return model
 
 
@@ -174,6 +175,16 @@ def load_model(place: Storage | str | Path) -> Model:
     )
 
 
+def check_metric(model: Model, metric: str, where: str) -> None:
+    """Raise `UsageError` unless a model was fitted under a metric."""
+    if model.metric != metric:
+        raise UsageError(
+            f"the model was fitted under the metric {model.metric!r}; {metric!r} is asked for.",
+            where=where,
+            do=f"Use the model's metric (metric={model.metric!r}, --metric {model.metric}), or another model.",
+        )
+
+
 def model_directory(storage: Storage) -> Storage:
     """Return the model directory of a run, or the storage itself where it is one; `UsageError` where it is neither."""
     if storage.exists(f"{MODEL}/{_DESCRIPTION}"):
@@ -191,6 +202,41 @@ def model_directory(storage: Storage) -> Storage:
     )
 
 
+def read_model_table(storage: Storage, name: str, digest: str) -> pa.Table:
+    """Read a Parquet file that lies beside the centres.
+
+    Parameters
+    ----------
+    storage : Storage
+        Run directory or model directory.
+    name : str
+        Of the file.
+    digest : str
+        As model.json says.
+
+    Raises
+    ------
+    StorageError
+        The file is missing, or another one.
+    """
+    directory = model_directory(storage)
+    restore = "Restore the file, or run the fit again."
+    try:
+        data = directory.read(name)
+    except FileNotFoundError as error:
+        raise StorageError("is missing.", where=directory.where(name), do=restore) from error
+    if sha256(data) != digest:
+        raise StorageError("is not the file that model.json describes.", where=directory.where(name), do=restore)
+    return pq.read_table(pa.BufferReader(data)).combine_chunks()
+
+
+def table_vectors(table: pa.Table) -> Vectors:
+    """Return the column ``vector`` of a table that was read whole."""
+    vectors = table.column("vector").combine_chunks()
+    found: Vectors = vectors.flatten().to_numpy().reshape(len(vectors), vectors.type.list_size)
+    return found
+
+
 def _check_kind(kind: str, where: str) -> None:
     match = re.fullmatch(r"([a-z_]+)/([0-9]+)", kind)
     if match is None:
@@ -206,12 +252,35 @@ def _check_kind(kind: str, where: str) -> None:
         )
 
 
-def _to_parquet(
+class _Hashing(io.RawIOBase):
+    """Passes bytes on to a file, and keeps their digest: a million centres are not held once more to be hashed."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        data = memoryview(data).cast("B")
+        self._file.write(data)
+        self.digest.update(data)
+        self.size += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.size
+
+
+def _write_parquet(
+    file: _Hashing,
     centers: Vectors,
     sizes: npt.NDArray[np.int64],
     inertias: npt.NDArray[np.float64],
     parent: npt.NDArray[np.int32] | None,
-) -> bytes:
+) -> None:
     k, d = centers.shape
     element = pa.field("element", pa.from_numpy_dtype(centers.dtype), nullable=False)
     schema = pa.schema(
@@ -231,15 +300,13 @@ def _to_parquet(
         pa.nulls(k, pa.int32()) if parent is None else pa.array(parent.astype(np.int32, copy=False)),
         vectors,
     ]
-    buffer = io.BytesIO()
     pq.write_table(
         pa.Table.from_arrays(columns, schema=schema),
-        buffer,
+        file,
         row_group_size=max(1, _ROW_GROUP_BYTES // (d * centers.itemsize)),
         compression="zstd",
         use_dictionary=False,
     )
-    return buffer.getvalue()
 
 
 def _read_centers(storage: Storage) -> bytes:

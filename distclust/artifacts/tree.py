@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distclust.artifacts.codec import sha256
-from distclust.artifacts.model import MODEL, Vectors, model_directory
+from distclust.artifacts.model import MODEL, Vectors, read_model_table, table_vectors
 from distclust.artifacts.record import as_storage
 from distclust.data.storage import Storage
-from distclust.errors import StorageError
 
 TREE = "tree.parquet"
 
@@ -89,19 +88,9 @@ def load_tree(place: Storage | str | Path, digest: str) -> StoredTree:
     StorageError
         The file is missing, or another one.
     """
-    storage = model_directory(as_storage(place))
-    restore = "Restore the file, or run the fit again."
-    try:
-        data = storage.read(TREE)
-    except FileNotFoundError as error:
-        raise StorageError("is missing.", where=storage.where(TREE), do=restore) from error
-    if sha256(data) != digest:
-        raise StorageError("is not the file that model.json describes.", where=storage.where(TREE), do=restore)
-    table = pq.read_table(pa.BufferReader(data)).combine_chunks()
-    vectors = table.column("vector").combine_chunks()
-    flat = vectors.flatten().to_numpy()
+    table = read_model_table(as_storage(place), TREE, digest)
     return StoredTree(
-        flat.reshape(len(vectors), vectors.type.list_size),
+        table_vectors(table),
         np.stack([table.column(name).to_numpy() for name in ("first", "second")], axis=1),
         table.column("size").to_numpy(),
         table.column("inertia").to_numpy(),

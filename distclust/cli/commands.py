@@ -33,6 +33,7 @@ from distclust.config import (
     EvaluateJob,
     GMMJob,
     KMeansJob,
+    KMedoidsJob,
     PPPJob,
     SweepJob,
     checked,
@@ -47,6 +48,7 @@ DEMO_DOCUMENTS = 20_000
 
 _HOW = ("engine", "memory", "scratch", "overwrite", "output", "checkpoint_seconds")
 _HOW_OF_RESUME = ("engine", "memory", "scratch", "checkpoint_seconds")
+_NOT_PLANNED = ("output", "overwrite", "checkpoint_seconds", "warm_start")
 _OUT = text_argument("out", "OUT", "Run directory, or URI.")
 
 
@@ -87,6 +89,16 @@ def ppp(given: Given) -> None:
     was accepted or refused. Stops and goes on as kmeans does.
     """
     _run(_job("ppp", given), given)
+
+
+@takes(data_argument(KMedoidsJob), *options_of(KMedoidsJob), JSON)
+def kmedoids(given: Given) -> None:
+    """Cluster a dataset by k-medoids, under any dissimilarity: model, labels, manifest.
+
+    Clusters are stood for by rows of the dataset. Columns of numbers and categories, with missing values, are compared
+    by --metric gower. Stops and goes on as kmeans does.
+    """
+    _run(_job("kmedoids", given), given)
 
 
 @takes(
@@ -150,7 +162,7 @@ def resume(given: Given) -> None:
     _run(late.resumed_job(given["out"], _absolute(changes)), given)
 
 
-@takes(data_argument(KMeansJob), *options_of(KMeansJob, without=["output", "overwrite", "checkpoint_seconds"]), JSON)
+@takes(data_argument(KMeansJob), *options_of(KMeansJob, without=_NOT_PLANNED), JSON)
 def plan(given: Given) -> None:
     """Say what `kmeans` would do, without doing it: partitions, bytes, memory, passes, what travels.
 
@@ -229,7 +241,7 @@ def _absolute(values: dict[str, Any]) -> dict[str, Any]:
     if "data" in values:
         typed = values["data"]
         changed["data"] = [_absolute_path(path) for path in ([typed] if isinstance(typed, str) else typed)]
-    for name in ("model", "scratch"):
+    for name in ("model", "warm_start", "scratch"):
         if values.get(name):
             changed[name] = _absolute_path(values[name])
     return changed

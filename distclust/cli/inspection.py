@@ -18,7 +18,7 @@ from distclust.config import JOBS, AnyJob, parse_job
 from distclust.data.storage import Storage, open_storage
 from distclust.errors import DistclustError, UsageError
 
-SHOWN_CLUSTERS = 10
+LISTED_CLUSTERS = 10_000
 _HISTORY_KEYS = {
     "IterationEnded": ("iteration", "inertia", "shift", "moved", "reassigned", "seconds"),
     "LikelihoodEnded": ("iteration", "log_likelihood", "change", "reg_covar", "seconds"),
@@ -79,7 +79,9 @@ class RunView:
     history : list of dict
         One entry a pass.
     clusters : list of ClusterView
-        All of the model, the largest first; none before there is a model.
+        Of the model, the largest first, at most 10 000; none before there is a model.
+    n_clusters : int
+        How many the model has.
     files : list of FileView
     """
 
@@ -91,6 +93,7 @@ class RunView:
     digests: dict[str, str]
     history: list[dict[str, Any]]
     clusters: list[ClusterView]
+    n_clusters: int
     files: list[FileView]
 
     def as_dict(self) -> dict[str, Any]:
@@ -117,6 +120,7 @@ def inspect_run(output: str) -> RunView:
     record = require_run(storage)
     complete = storage.exists(MANIFEST)
     manifest: dict[str, Any] = read_manifest(storage) if complete else {"finished": "", "summary": {}, "digests": {}}
+    clusters, n_clusters = _clusters(storage) if storage.exists(f"{MODEL}/model.json") else ([], 0)
     return RunView(
         output=output,
         state="complete" if complete else _unfinished_state(storage),
@@ -125,7 +129,8 @@ def inspect_run(output: str) -> RunView:
         summary=manifest["summary"],
         digests=manifest["digests"],
         history=manifest["summary"].get("history") or _events_history(storage),
-        clusters=_clusters(storage) if storage.exists(f"{MODEL}/model.json") else [],
+        clusters=clusters,
+        n_clusters=n_clusters,
         files=_files(storage),
     )
 
@@ -196,10 +201,12 @@ def _events(lines: Iterable[bytes], where: str) -> Iterable[dict[str, Any]]:
             yield decode_object(line, where)
 
 
-def _clusters(storage: Storage) -> list[ClusterView]:
+def _clusters(storage: Storage) -> tuple[list[ClusterView], int]:
+    """Return the largest clusters of the model, and how many it has."""
     model = load_model(storage)
-    order = np.argsort(-model.sizes, kind="stable")
-    return [ClusterView(int(i), int(model.sizes[i]), float(model.inertias[i])) for i in order]
+    order = np.argsort(-model.sizes, kind="stable")[:LISTED_CLUSTERS]
+    views = [ClusterView(int(i), int(model.sizes[i]), float(model.inertias[i])) for i in order]
+    return views, len(model.sizes)
 
 
 def _files(storage: Storage) -> list[FileView]:

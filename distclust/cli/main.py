@@ -42,6 +42,7 @@ for _command in (
     commands.demo,
     commands.kmeans,
     commands.bisect,
+    commands.kmedoids,
     commands.gmm,
     commands.ppp,
     commands.assign,

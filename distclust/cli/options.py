@@ -25,6 +25,8 @@ _SPECIAL_NAMES = {"n_clusters": ("-k",), "n_components": ("-k",), "output": ("--
 
 _METAVARS = {
     "columns": "A,B,C",
+    "categorical": "A,B,C",
+    "matrix_bytes": "SIZE",
     "memory": "SIZE",
     "target_bytes": "SIZE",
     "scratch": "DIR",
@@ -40,10 +42,11 @@ _METAVARS = {
     "reg_covar": "NUMBER",
     "scaling": "WORD",
     "features": "WORD",
+    "warm_start": "MODEL",
 }
 
 _PANELS = {
-    "Rows": ("column", "columns", "id_column", "weight_column", "on_bad_rows"),
+    "Rows": ("column", "columns", "categorical", "id_column", "weight_column", "on_bad_rows"),
     "How it runs": (
         "output",
         "overwrite",
@@ -141,11 +144,10 @@ def takes(*parameters: inspect.Parameter) -> Callable[[Handler], Callable[..., N
 def job_values(given: Given) -> Given:
     """Return what the user typed under the keys of a job file."""
     values = {name: value for name, value in given.items() if name != "json"}
-    for name in ("n_clusters", "n_components"):
-        if name in values:
-            values["k"] = values.pop(name)
-    if "columns" in values:
-        values["columns"] = [part.strip() for part in values["columns"].split(",") if part.strip()]
+    for name in {"n_clusters", "n_components"} & values.keys():
+        values["k"] = values.pop(name)
+    for name in {"columns", "categorical"} & values.keys():
+        values[name] = [part.strip() for part in values[name].split(",") if part.strip()]
     return values
 
 
@@ -176,8 +178,8 @@ def _metavar(name: str, field: FieldInfo) -> str:
         return _METAVARS[name]
     if get_origin(field.annotation) is Literal:
         return "WORD"
-    if field.annotation is int:
+    if field.annotation in (int, int | None):
         return "INTEGER"
     if name == "n_clusters":
-        return "K,K,..."
+        return "K|auto" if get_origin(field.annotation) is not tuple else "K,K,..."
     return "NUMBER" if field.annotation is float else "TEXT"

@@ -7,21 +7,22 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from distclust.algorithms.lloyd import FAR_ROWS
-from distclust.algorithms.progressive import ladder
-from distclust.algorithms.seeding import OVERSAMPLING, ROUNDS, SAMPLE_ROWS_LEAST
+from distclust.algorithms.progressive import ladder, seeding_rung
+from distclust.algorithms.seeding import seeding_passes
+from distclust.algorithms.two_level import CELL_PASSES, REFINEMENTS, is_two_level, n_cells
 from distclust.config import KMeansJob
 from distclust.data.node import NodeConfig
 from distclust.data.refs import PartitionRef
 from distclust.data.sources import Source
 from distclust.engines.open import open_engine
 from distclust.engines.protocol import Engine, EngineOptions
-from distclust.ops.bounds import PANEL, bounds_pay
+from distclust.kernels.bounded import bounds_bytes
+from distclust.ops.bounds import bounds_pay
+from distclust.ops.exchange import RANGE_BYTES
 from distclust.ops.profile import plan
 from distclust.workflows.common import fresh_cut, source_of
 
 _ROW_ID, _WEIGHT, _LABEL = 8, 8, 4
-_BOUND = 4
-"""Bytes of a bound."""
 
 _LABELLINGS = 2
 """Labels are kept under the centres of this pass and of the one before."""
@@ -116,12 +117,11 @@ def plan_job(job: KMeansJob) -> PlanView:
 def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[PartitionRef]) -> PlanView:
     item = 8 if job.precision == "float64" else 4
     weight = _WEIGHT if job.weight_column else 0
-    k, d = job.n_clusters, source.width
-    bounds = -(-k // PANEL) * _BOUND if job.algorithm == "auto" and bounds_pay(k, d, 0.0) else 0
+    k, d = job.settings().n_clusters, source.width
+    bounds = bounds_bytes(1, k) if job.algorithm == "auto" and bounds_pay(k, d, 0.0) else 0
     largest = max(ref.n_rows for ref in refs)
     block = largest * (d * item + _ROW_ID + weight)
-    model = k * d * item
-    returned = k * (d + 3) * _SUM + min(k, FAR_ROWS) * (d * item + 3 * _SUM)
+    traffic = _two_levels(job, source, block, item) if is_two_level(job.settings()) else _flat(job, source, block, item)
     tasks = min(len(refs), engine.info.slots * getattr(engine, "tasks_per_slot", 1))
     travels = 0 if engine.info.sees_driver_memory else tasks
     return PlanView(
@@ -137,30 +137,65 @@ def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[Partiti
         partition_rows=largest,
         block_bytes=block,
         scratch_bytes=source.n_rows * (d * item + _ROW_ID + weight + _LABELLINGS * _LABEL + bounds),
-        model_bytes=model,
-        task_bytes=block + 2 * model + returned,
-        sent_bytes=2 * model * travels,
-        returned_bytes=returned * travels,
-        seeding_passes=_seeding_passes(job, source.n_rows) * job.n_init,
-        iterations=job.max_iter * job.n_init,
-        other_passes=3 + (job.n_init if job.n_init > 1 else 0),
-        notes=_notes(job, source),
+        model_bytes=k * d * item,
+        task_bytes=traffic.task,
+        sent_bytes=traffic.sent * travels,
+        returned_bytes=traffic.returned * travels,
+        seeding_passes=traffic.seeding,
+        iterations=traffic.iterations,
+        other_passes=traffic.others,
+        notes=_notes(job, k, source),
     )
 
 
-def _seeding_passes(job: KMeansJob, n_rows: int) -> int:
-    """Return the most passes that first centres take: k-means|| draws and measures in rounds, the others once."""
-    if job.init == "k-means||" and n_rows > max(ROUNDS * OVERSAMPLING * job.n_clusters, SAMPLE_ROWS_LEAST):
-        return 2 + 2 * ROUNDS + 1
-    return 1
+@dataclass(frozen=True)
+class _Traffic:
+    """What the way of fitting decides: bytes to a task, from it and in it; passes."""
+
+    sent: int
+    returned: int
+    task: int
+    seeding: int
+    iterations: int
+    others: int
 
 
-def _notes(job: KMeansJob, source: Source) -> tuple[str, ...]:
+def _flat(job: KMeansJob, source: Source, block: int, item: int) -> _Traffic:
+    """All centres go to every task, and sums of all clusters come back."""
+    k, d = job.settings().n_clusters, source.width
+    sent = 2 * k * d * item
+    returned = k * (d + 3) * _SUM + min(k, FAR_ROWS) * (d * item + 3 * _SUM)
+    seeding = _seeding_passes(job, source) * job.n_init
+    others = 3 + (job.n_init if job.n_init > 1 else 0)
+    return _Traffic(sent, returned, block + sent + returned, seeding, job.max_iter * job.n_init, others)
+
+
+def _two_levels(job: KMeansJob, source: Source, block: int, item: int) -> _Traffic:
+    """That is so of cells only, which are found on a sample; rows and sums of clusters pass through files."""
+    m, d = n_cells(job.settings().n_clusters), source.width
+    sent, returned = 2 * m * d * item, m * (d + 3) * _SUM
+    iterations = min(CELL_PASSES, job.max_iter) + min(REFINEMENTS, job.max_iter)
+    return _Traffic(sent, returned, 3 * max(block, RANGE_BYTES) + sent + returned, 1, iterations, 6)
+
+
+def _seeding_passes(job: KMeansJob, source: Source) -> int:
+    settings = job.settings()
+    return seeding_passes(settings, seeding_rung(source.n_rows, settings).rows, source.width)
+
+
+def _notes(job: KMeansJob, k: int, source: Source) -> tuple[str, ...]:
     notes = []
-    if source.n_rows < job.n_clusters and not job.allow_fewer:
-        notes.append(f"{source.n_rows} rows are fewer than {job.n_clusters} clusters: the run would fail.")
-    rungs = ladder(source.n_rows, job.settings())
-    if len(rungs) > 1:
+    config = job.settings()
+    if is_two_level(config):
+        cells = n_cells(config.n_clusters)
+        notes.append(
+            f"Two levels: {cells} cells; rows, sums and centres pass through files in the output, "
+            "about three times the decoded rows at most, which go at the end. No task holds or returns all sums."
+        )
+    if source.n_rows < k and not job.allow_fewer:
+        notes.append(f"{source.n_rows} rows are fewer than {k} clusters: the run would fail.")
+    rungs = ladder(source.n_rows, config)
+    if len(rungs) > 1 and not is_two_level(config):
         sizes = ", ".join(str(rung.rows) for rung in rungs[:-1])
         notes.append(f"First centres and first passes come from samples of {sizes} rows.")
     return tuple(notes)

@@ -67,14 +67,16 @@ def inspect_lines(view: RunView) -> list[str]:
             ]
         ),
     ]
-    lines += _history_lines(view.history)
+    medoids = record["kind"].startswith("kmedoids")
+    lines += _medoid_history(view.history) if medoids else _history_lines(view.history)
     if "candidates" in view.summary:
         lines += ["", *sweep_table(view.summary)]
     if view.clusters:
         shown = view.clusters[:_SHOWN_CLUSTERS]
-        lines += ["", f"Largest {len(shown)} of {count_text(len(view.clusters))} clusters"]
+        lines += ["", f"Largest {len(shown)} of {count_text(view.n_clusters)} clusters"]
+        sums = ("loss", "mean") if medoids else ("inertia", "mean square")
         lines += _table(
-            ("cluster", "rows", "inertia", "mean square"),
+            ("cluster", "rows", *sums),
             (
                 (str(one.cluster), count_text(one.size), f"{one.inertia:.6g}", f"{one.inertia / max(1, one.size):.6g}")
                 for one in shown
@@ -169,7 +171,7 @@ def _summary_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
             f"{count_text(summary['clusters'])}, largest {count_text(summary['largest_cluster'])}, "
             f"smallest {count_text(summary['smallest_cluster'])}{empty}",
         ),
-        ("inertia", f"{summary['inertia']:.10g}"),
+        *_loss_pairs(summary),
     ]
     if summary["bad_rows"]:
         pairs.insert(1, ("dropped", amount_text(summary["bad_rows"], "bad row")))
@@ -181,7 +183,10 @@ def _summary_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
         pairs += _mixture_pairs(summary)
     if "ppp" in summary:
         pairs += _ppp_pairs(summary["ppp"])
-    if "iterations" in summary:
+    if summary.get("strategy") == "two-level":
+        pairs.append(("levels", _levels_text(summary)))
+        pairs.append(("iterations", amount_text(summary["iterations"], "pass") + " over all rows"))
+    elif "iterations" in summary:
         end = "converged" if summary["converged"] else "stopped at --max-iter"
         pairs.append(("iterations", f"{summary['iterations']}, {end}"))
     stages = "  ".join(f"{stage} {seconds_text(seconds)}" for stage, seconds in summary["seconds"].items())
@@ -218,6 +223,29 @@ def _ppp_pairs(found: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _levels_text(summary: dict[str, Any]) -> str:
+    """Return in how many cells clusters were found, and how rows are labelled."""
+    cells = f"{count_text(summary['n_cells'])} cells; labels by the nearest of "
+    if summary["labels"] == "nearest":
+        return cells + "all centres"
+    probes, share = summary["label_probes"], 100 * summary["label_exact_share"]
+    return f"{cells}the centres in {probes} cells, which is the nearest of all for {share:.3g} % of sampled rows"
+
+
+def _loss_pairs(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the inertia; of k-medoids the loss, and what found the medoids."""
+    if "loss" not in summary:
+        return [("inertia", f"{summary['inertia']:.10g}")]
+    pairs = [("loss", f"{summary['loss']:.10g}")]
+    if "medoid_silhouette" in summary:
+        pairs.append(("silhouette", f"{summary['medoid_silhouette']:.6g} (medoid silhouette)"))
+        if summary["choices"]:
+            tried = sorted(one["k"] for one in summary["choices"])
+            pairs.append(("k", f"{summary['clusters']}, chosen from {tried[0]} to {tried[-1]}"))
+        pairs.append(("found by", f"{summary['method']}, {amount_text(summary['swaps'], 'swap')}"))
+    return pairs
+
+
 def _balance_pairs(balance: dict[str, Any]) -> list[tuple[str, str]]:
     """Return sizes and cost beside those of labels by the nearest centre."""
     low, high = balance["target_smallest"], balance["target_largest"]
@@ -236,7 +264,10 @@ def _file_pairs(outcome: JobOutcome) -> list[tuple[str, str]]:
     if "candidates" in outcome.summary:
         return sweep_files(outcome.output, outcome.summary)
     root = outcome.output.rstrip("/")
-    model = [("model", f"{root}/model/centers.parquet")] if outcome.summary.keys() & {"iterations", "depth"} else []
+    fitted = outcome.summary.keys() & {"iterations", "depth", "medoid_silhouette"}
+    model = [("model", f"{root}/model/centers.parquet")] if fitted else []
+    if "medoid_silhouette" in outcome.summary:
+        model.append(("medoids", f"{root}/model/medoids.parquet"))
     if "depth" in outcome.summary:
         model.append(("tree", f"{root}/model/tree.parquet"))
     if "ppp" in outcome.summary:
@@ -244,6 +275,22 @@ def _file_pairs(outcome: JobOutcome) -> list[tuple[str, str]]:
     if outcome.summary.keys() & {"log_likelihood", "ppp"}:
         model.append(("mixture", f"{root}/model/mixture.parquet"))
     return [*model, ("labels", f"{root}/labels/"), ("manifest", f"{root}/manifest.json")]
+
+
+def _medoid_history(history: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the passes of k-medoids; a pass that moved medoids to central rows counts as one that reassigned."""
+    rows = [
+        (
+            str(entry["iteration"]),
+            "centre" if entry["reassigned"] else "swap",
+            f"{entry['inertia']:.8g}",
+            count_text(entry["moved"]),
+            f"{entry['seconds']:.3f}",
+        )
+        for entry in history
+    ]
+    title = f"History: {amount_text(len(rows), 'pass')}; losses are estimates by the batch or the sample"
+    return ["", title, *_table(("pass", "of", "loss", "medoids", "seconds"), rows)] if rows else []
 
 
 def _history_lines(history: Sequence[dict[str, Any]]) -> list[str]:

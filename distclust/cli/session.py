@@ -35,7 +35,7 @@ def run_shown(job: AnyJob) -> JobOutcome:
 
     Parameters
     ----------
-    job : KMeansJob, SweepJob, BisectJob or AssignJob
+    job : KMeansJob, SweepJob, BisectJob, KMedoidsJob or AssignJob
 
     Raises
     ------

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from distclust.data.refs import BlockView, PartitionRef, RawView
+from distclust.data.refs import BlockView, PartitionRef, RawView, RecordView
 from distclust.kernels.random import hash_rows
 
 
@@ -106,5 +107,28 @@ class RawRows:
     read: Callable[[], Iterator[RawBatch]]
 
     def batches(self) -> Iterator[RawBatch]:
+        """Yield the rows in input order, a few megabytes at a time."""
+        return self.read()
+
+
+@dataclass(frozen=True, eq=False)
+class RecordRows:
+    """The columns of a partition, read from the source anew by each call of `batches`.
+
+    Attributes
+    ----------
+    ref : PartitionRef
+        Where the rows come from.
+    view : RecordView
+        Which columns.
+    read : callable
+        Gives pairs of the position of the first row and a record batch of the features and the weight.
+    """
+
+    ref: PartitionRef
+    view: RecordView
+    read: Callable[[], Iterator[tuple[int, pa.RecordBatch]]]
+
+    def batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield the rows in input order, a few megabytes at a time."""
         return self.read()

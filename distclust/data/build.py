@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from distclust.data.block import RawBatch
 from distclust.data.blockfile import Rows
-from distclust.data.decode import bad_row_error, read_batches
+from distclust.data.decode import bad_row_error, read_batches, scan_mixed
 from distclust.data.refs import BlockView, PartitionRef
 from distclust.errors import DataError
 from distclust.kernels.moments import scan_rows, write_rows
@@ -45,7 +45,7 @@ def build_rows(ref: PartitionRef, view: BlockView, out: Rows) -> int:
     center = np.zeros(view.width) if view.center is None else np.ascontiguousarray(view.center, np.float64)
     low, high = np.full(view.width, np.inf), np.full(view.width, -np.inf)
     dropped = []
-    for batch in read_batches(ref, view.columns, view.width):
+    for batch in read_batches(ref, view.columns, view.width, encoding=view.encoding):
         good = _good_rows(ref, view, batch, low, high)
         target = rank[batch.start + good].astype(np.int64)
         if view.axes is None:
@@ -91,7 +91,10 @@ def _good_rows(
     ref: PartitionRef, view: BlockView, batch: RawBatch, low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.int64]:
     bad = np.zeros(batch.n, np.uint8)
-    scan_rows(batch.values, view.unit_rows, low, high, bad)
+    if view.encoding is None:
+        scan_rows(batch.values, view.unit_rows, low, high, bad)
+    else:
+        bad = scan_mixed(batch.values)
     if view.on_bad_rows == "error" and bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise bad_row_error(ref, batch.start + row, int(bad[row]), batch.values[row])

@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from distclust.data.block import Block, RawRows
+from distclust.data.block import Block, RawRows, RecordRows
 from distclust.data.blockfile import VERSION, Draft, Layout, Rows, open_block
 from distclust.data.build import build_rows
-from distclust.data.decode import read_batches
+from distclust.data.decode import read_batches, read_records
 from distclust.data.memory import lookup
 from distclust.data.node import NodeConfig
 from distclust.data.parquet import release_parked
-from distclust.data.refs import BlockView, PartitionRef, RawView, View
+from distclust.data.refs import BlockView, PartitionRef, RawView, RecordView, View
 from distclust.data.scratch import RunDirectory, scratch_root, sweep
 from distclust.data.state import FileState, MemoryState, NoState, RowState
 
@@ -61,15 +61,15 @@ class NodeCache:
         self._open_limit = _quarter_of_memory() if config.memory_bytes is None else config.memory_bytes
 
     @contextmanager
-    def open(self, ref: PartitionRef, view: View) -> Iterator[Block | RawRows]:
+    def open(self, ref: PartitionRef, view: View) -> Iterator[Block | RawRows | RecordRows]:
         """Open the rows of a partition; they are valid until the end of the ``with``.
 
         Parameters
         ----------
         ref : PartitionRef
             The partition.
-        view : BlockView or RawView
-            A block from the cache, built on first touch; or raw rows streamed from the source.
+        view : BlockView, RawView or RecordView
+            A block from the cache, built on first touch; or raw rows or records streamed from the source.
 
         Raises
         ------
@@ -80,6 +80,8 @@ class NodeCache:
         """
         if isinstance(view, RawView):
             yield RawRows(ref, view, lambda: read_batches(ref, view.columns, view.width))
+        elif isinstance(view, RecordView):
+            yield RecordRows(ref, view, lambda: read_records(ref, view.columns))
         elif ref.format == "memory":
             yield self._memory_block(ref, view)
         else:
@@ -88,7 +90,7 @@ class NodeCache:
 
     def state(self, ref: PartitionRef, view: View) -> RowState:
         """Return the advisory per-row arrays of a partition under a view."""
-        if isinstance(view, RawView):
+        if isinstance(view, RawView | RecordView):
             return NoState()
         if ref.format == "memory":
             key = (view.digest, ref.start, ref.n_rows, ref.offset)

@@ -73,6 +73,12 @@ def open_dataset(found: Sequence[FoundFile], choice: ColumnChoice) -> Dataset:
     files, kind = _one_format(found)
     if kind == "npy":
         choice.require_none("npy files have")
+        if choice.mixed:
+            raise UsageError(
+                "npy files have no columns; numbers and categories are read from Parquet or Arrow IPC files.",
+                where=files[0].uri,
+                do="Choose another metric for vectors.",
+            )
         facts = _survey_all(files, npy.survey)
         columns = Columns()
     else:
@@ -197,7 +203,8 @@ def _check_widths(files: Sequence[SourceFile], facts: Sequence[FileFacts], colum
                 width = first_length(ref, columns) if declared is None else declared
                 if not width:
                     raise DataError("vectors have no values: their width is 0.", where=ref.describe())
-            _check_group(ref, group, declared, columns, (width, reference))
+            if not columns.kinds:  # columns of numbers and categories may have nulls
+                _check_group(ref, group, declared, columns, (width, reference))
             offset += group.n_rows
     return width
 

@@ -11,7 +11,9 @@ import pyarrow as pa
 
 from distclust.data import ipc, npy, parquet
 from distclust.data.block import RawBatch
+from distclust.data.categories import Encoding
 from distclust.data.convert import RowError, batch_vectors, batch_weights, list_length, to_values
+from distclust.data.encoding import encode_columns
 from distclust.data.files import check_unchanged, reading
 from distclust.data.memory import lookup
 from distclust.data.refs import Columns, Format, PartitionRef
@@ -23,6 +25,8 @@ BATCH_BYTES = 4 << 20
 MAX_BATCH_ROWS = 1 << 17
 _ZERO_ROW = 2
 """`scan_rows` marks rows of zeros by it."""
+_EMPTY_ROW, _INFINITE_ROW = 3, 4
+"""`scan_mixed` marks rows without any value, and rows with infinity, by them."""
 
 
 def default_batch_rows(width: int) -> int:
@@ -31,7 +35,12 @@ def default_batch_rows(width: int) -> int:
 
 
 def read_batches(
-    ref: PartitionRef, columns: Columns, width: int, batch_rows: int | None = None, reference: str = ""
+    ref: PartitionRef,
+    columns: Columns,
+    width: int,
+    batch_rows: int | None = None,
+    reference: str = "",
+    encoding: Encoding | None = None,
 ) -> Iterator[RawBatch]:
     """Read the rows of a partition in input order.
 
@@ -47,6 +56,8 @@ def read_batches(
         Most rows at a time; by default about 4 MB.
     reference : str, optional
         The file that set the width, for the error message.
+    encoding : Encoding, optional
+        How columns of numbers and categories become rows.
 
     Yields
     ------
@@ -62,15 +73,63 @@ def read_batches(
         The file cannot be read now; another attempt may succeed.
     """
     start = 0
-    for values, weights in _parts(ref, columns, width, batch_rows or default_batch_rows(width), reference):
+    batch_rows = batch_rows or default_batch_rows(width)
+    if encoding is not None:
+        for start, batch in read_records(ref, columns, batch_rows):
+            yield RawBatch(encode_columns(encoding, batch), record_weights(ref, columns, start, batch), start)
+        return
+    for values, weights in _parts(ref, columns, width, batch_rows, reference):
         yield RawBatch(values, weights, start)
         start += len(values)
-    if start != ref.n_rows:
+    _check_count(ref, start)
+
+
+def read_records(
+    ref: PartitionRef, columns: Columns, batch_rows: int | None = None
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Read the features and the weight of a partition's rows in input order, as the source has them.
+
+    Yields
+    ------
+    (position of the first row, record batch)
+
+    Raises
+    ------
+    DataError
+        The file changed or is damaged.
+    OSError
+        The file cannot be read now; another attempt may succeed.
+    """
+    _check(ref)
+    start = 0
+    for batch in _record_batches(ref, _used(columns), batch_rows or default_batch_rows(len(columns.features))):
+        yield start, batch
+        start += batch.num_rows
+    _check_count(ref, start)
+
+
+def record_weights(
+    ref: PartitionRef, columns: Columns, start: int, batch: pa.RecordBatch
+) -> npt.NDArray[np.float64] | None:
+    """Return the weights of a record batch that begins at row ``start`` of a partition; `DataError` for a bad one."""
+    try:
+        return batch_weights(batch, columns)
+    except RowError as error:
+        raise DataError(error.message, where=place(ref, start + error.row), do=error.do) from None
+
+
+def _check_count(ref: PartitionRef, found: int) -> None:
+    if found != ref.n_rows:
         raise DataError(
-            f"{start} rows instead of the {ref.n_rows} that were planned.",
+            f"{found} rows instead of the {ref.n_rows} that were planned.",
             where=ref.describe(),
             do="The file changed; start the run again.",
         )
+
+
+def _used(columns: Columns) -> tuple[str, ...]:
+    names = (columns.vector,) if columns.vector is not None else columns.features
+    return names + ((columns.weight,) if columns.weight is not None and columns.weight not in names else ())
 
 
 def read_ids(ref: PartitionRef, columns: Columns) -> pa.Array:
@@ -157,22 +216,32 @@ def bad_row_error(ref: PartitionRef, position: int, found: int, values: npt.NDAr
     position : int
         Of the row within the partition.
     found : int
-        1 for NaN or infinity, 2 for a row of zeros.
+        1 for NaN or infinity, 2 for a row of zeros, 3 for a row of missing values, 4 for infinity.
     values : (d,) array, optional
         The row; names the first value that is not finite.
     """
     if found == _ZERO_ROW:
         message = "the vector is zero, which has no direction."
+    elif found == _EMPTY_ROW:
+        message = "all values of the row are missing."
     else:
         message = "the vector has a value that is not finite."
         if values is not None and not np.isfinite(values).all():
-            at = int(np.flatnonzero(~np.isfinite(values))[0])
+            wrong = np.isinf(values) if found == _INFINITE_ROW else ~np.isfinite(values)
+            at = int(np.flatnonzero(wrong)[0])
             message = f"value {at} of the vector is {values[at]}."
     return DataError(
         message,
         where=place(ref, position),
         do="Repair or remove the row, or drop such rows with on_bad_rows='drop' (--on-bad-rows drop).",
     )
+
+
+def scan_mixed(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """Mark the encoded rows that cannot be used, as `bad_row_error` takes it."""
+    bad = np.where(np.isinf(values).any(axis=1), np.uint8(_INFINITE_ROW), np.uint8(0))
+    bad[np.isnan(values).all(axis=1)] = _EMPTY_ROW
+    return bad
 
 
 def place(ref: PartitionRef, position: int) -> str:
@@ -226,10 +295,8 @@ def _parts(
                 raise DataError(f"rows have {array.shape[1]} values, {width} are expected.", where=ref.uri)
             yield to_values(array), None
         return
-    names = (columns.vector,) if columns.vector is not None else columns.features
-    names += (columns.weight,) if columns.weight is not None and columns.weight not in names else ()
     start = 0
-    for batch in _record_batches(ref, names, batch_rows):
+    for batch in _record_batches(ref, _used(columns), batch_rows):
         try:
             yield batch_vectors(batch, columns, width, reference), batch_weights(batch, columns)
         except RowError as error:

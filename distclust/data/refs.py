@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from distclust.data.categories import ColumnKind, Encoding
+
 Format = Literal["parquet", "ipc", "npy", "memory"]
 Metric = Literal["euclidean", "cosine"]
 METRICS: tuple[Metric, ...] = ("euclidean", "cosine")
@@ -85,12 +87,15 @@ class Columns:
         Column copied into the labels; None for the global row id.
     weight : str or None
         Column of non-negative row weights; None for 1.
+    kinds : tuple of {"number", "category"}
+        For mixed data, what each of ``features`` holds; they may have missing values. Empty for vectors.
     """
 
     vector: str | None = None
     features: tuple[str, ...] = ()
     id: str | None = None
     weight: str | None = None
+    kinds: tuple[ColumnKind, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +115,9 @@ class BlockView:
     dtype : {"float32", "float64"}
         Type of the block's rows.
     on_bad_rows : {"error", "drop"}
-        NaN, infinity and (with ``unit_rows``) zero rows.
+        NaN, infinity and (with ``unit_rows``) zero rows; with an encoding, infinity and rows without any value.
+    encoding : Encoding or None
+        How columns of numbers and categories become rows. NaN is then a missing value.
     axes : (width, m) or (width,) float64 array or None
         Rows, centred and of unit length as asked, are multiplied by it in float64: projected on m directions, or scaled
         column by column.
@@ -122,6 +129,7 @@ class BlockView:
     unit_rows: bool = False
     dtype: Literal["float32", "float64"] = "float32"
     on_bad_rows: Literal["error", "drop"] = "error"
+    encoding: Encoding | None = None
     axes: npt.NDArray[np.float64] | None = None
     digest: str = field(init=False, default="")
 
@@ -129,6 +137,7 @@ class BlockView:
         h = hashlib.sha256()
         h.update(repr((self.columns, self.width, self.unit_rows, self.dtype, self.on_bad_rows)).encode())
         h.update(b"" if self.center is None else np.ascontiguousarray(self.center, "<f8").tobytes())
+        h.update(b"" if self.encoding is None else repr(self.encoding).encode())
         if self.axes is not None:
             h.update(repr(self.axes.shape).encode() + np.ascontiguousarray(self.axes, "<f8").tobytes())
         object.__setattr__(self, "digest", h.hexdigest()[:24])
@@ -152,4 +161,12 @@ class RawView:
     on_bad_rows: Literal["error", "drop"] = "error"
 
 
-View = BlockView | RawView
+@dataclass(frozen=True)
+class RecordView:
+    """Columns of numbers and categories as the source has them, streamed in record batches: for the mixed profile."""
+
+    columns: Columns
+
+
+View = BlockView | RawView | RecordView
+"""What a step sees of a partition: a block of transformed rows, or the raw rows or records in batches."""

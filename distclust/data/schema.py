@@ -8,12 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from distclust.data.categories import ColumnKind
+from distclust.data.encoding import MIXED_ALLOWED, column_kind, may_be_category
 from distclust.data.refs import Columns
 from distclust.errors import DataError, UsageError, nearest_name
 
 VALUE_TYPES = ("float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64")
 """What vectors may consist of, by numpy's names."""
 ALLOWED = f"allowed are {', '.join(VALUE_TYPES)}"
+CATEGORY_DO = "Encode it as numbers, or cluster categories by k-medoids with metric='gower' (--metric gower)."
 LABEL_COLUMNS = frozenset({"cluster", "distance"})
 """Columns of the label files besides the id."""
 
@@ -48,6 +51,8 @@ def fixed_width(kind: pa.DataType) -> int | None:
 
 def vector_type(schema: pa.Schema, columns: Columns) -> npt.DTypeLike:
     """Return the type of the values that the chosen columns hold together."""
+    if columns.kinds:
+        return np.float64
     if columns.vector is not None:
         kind = schema.field(columns.vector).type
         return np.dtype(element_type(kind) or value_type(kind))
@@ -66,16 +71,23 @@ class ColumnChoice:
         Plain numeric columns that together are the vector, instead of ``column``.
     id_column, weight_column : str or None
         As in `Columns`.
+    mixed : bool
+        ``columns`` may hold numbers and categories, with missing values.
+    categorical : tuple of str
+        Columns of integers that are categories all the same.
     """
 
     column: str | None = None
     columns: tuple[str, ...] = ()
     id_column: str | None = None
     weight_column: str | None = None
+    mixed: bool = False
+    categorical: tuple[str, ...] = ()
 
     def require_none(self, what: str) -> None:
         """Raise `UsageError` if a column was named for data that has no columns."""
-        given = [name for name in ("column", "columns", "id_column", "weight_column") if getattr(self, name)]
+        named = ("column", "columns", "id_column", "weight_column", "categorical")
+        given = [name for name in named if getattr(self, name)]
         if given:
             raise UsageError(f"{' and '.join(given)} given, but {what} no named columns.", do="Leave it out.")
 
@@ -110,11 +122,54 @@ def choose_columns(schema: pa.Schema, choice: ColumnChoice, where: str) -> Colum
             require_column(schema, name, where, what)
     if id_column in LABEL_COLUMNS:
         raise UsageError(f"id_column is {id_column!r}, which is a column of the label files.", do="Rename it first.")
+    if choice.mixed:
+        return _choose_mixed(schema, choice, where)
     if not columns and column is None:
         column = _only_list_column(schema, {id_column, weight_column}, where)
     chosen = Columns(column, columns, id_column, weight_column)
     check_columns(schema, chosen, where)
     return chosen
+
+
+def _choose_mixed(schema: pa.Schema, choice: ColumnChoice, where: str) -> Columns:
+    usable = [field.name for field in schema if column_kind(field.type) is not None]
+    if choice.column is not None or not choice.columns:
+        raise UsageError(
+            "rows of numbers and categories are made of several columns, which have to be named.",
+            where=where,
+            do=f"Give columns (--columns), some of {_list(usable)}.",
+        )
+    for name in choice.categorical:
+        if name not in choice.columns:
+            raise UsageError(
+                f"categorical names {name!r}, which is not among the columns {_list(list(choice.columns))}.",
+                do=nearest_name(name, choice.columns),
+            )
+        kind = require_column(schema, name, where, "categorical")
+        if not may_be_category(kind):
+            raise UsageError(
+                f"column {name!r} has type {kind}, whose values cannot be categories.",
+                where=where,
+                do="Cast it to integers or strings, or leave it out of categorical (--categorical).",
+            )
+    kinds: list[ColumnKind] = []
+    for name in choice.columns:
+        kind = require_column(schema, name, where, "columns")
+        found = "category" if name in choice.categorical else column_kind(kind)
+        if found is None:
+            raise UsageError(f"column {name!r} has type {kind}; {MIXED_ALLOWED}.", where=where, do="Cast it.")
+        kinds.append(found)
+    chosen = Columns(None, choice.columns, choice.id_column, choice.weight_column, tuple(kinds))
+    check_columns(schema, chosen, where)
+    return chosen
+
+
+def _check_mixed(schema: pa.Schema, columns: Columns, where: str) -> None:
+    for name, wanted in zip(columns.features, columns.kinds, strict=True):
+        kind = require_column(schema, name, where, "columns")
+        fits = column_kind(kind) == "number" if wanted == "number" else may_be_category(kind)
+        if not fits:
+            raise UsageError(f"column {name!r} has type {kind}, a {wanted} is needed.", where=where)
 
 
 def check_columns(schema: pa.Schema, columns: Columns, where: str) -> None:
@@ -127,13 +182,19 @@ def check_columns(schema: pa.Schema, columns: Columns, where: str) -> None:
                 f"{ALLOWED}.",
                 where=where,
             )
-    plain = [("columns", name) for name in columns.features]
+    plain = [] if columns.kinds else [("columns", name) for name in columns.features]
+    if columns.kinds:
+        _check_mixed(schema, columns, where)
     if columns.weight is not None:
         plain.append(("weight_column", columns.weight))
     for what, name in plain:
         kind = require_column(schema, name, where, what)
         if value_type(kind) is None:
-            raise UsageError(f"column {name!r} has type {kind}; {what} takes plain numbers: {ALLOWED}.", where=where)
+            raise UsageError(
+                f"column {name!r} has type {kind}; {what} takes plain numbers: {ALLOWED}.",
+                where=where,
+                do=CATEGORY_DO if what == "columns" and may_be_category(kind) else "",
+            )
 
 
 def require_column(schema: pa.Schema, name: str, where: str, what: str) -> pa.DataType:

@@ -76,7 +76,7 @@ class Source:
             "rows": self.n_rows,
             "width": self.width,
             "dtype": self.dtype,
-            "columns": asdict(self.columns),
+            "columns": {name: value for name, value in asdict(self.columns).items() if name != "kinds" or value},
             "files": [
                 {"uri": file.uri, "format": file.format, "rows": file.n_rows, **asdict(file.fingerprint)}
                 for file in self.files
@@ -106,6 +106,8 @@ def open_source(
     id_column: str | None = None,
     weight_column: str | None = None,
     weights: npt.ArrayLike | None = None,
+    mixed: bool = False,
+    categorical: Sequence[str] = (),
 ) -> Source:
     """Open rows for a run. Of files, footers and headers are read; no rows.
 
@@ -125,6 +127,10 @@ def open_source(
         Finite, non-negative row weights; by default 1.
     weights : (n,) array, optional
         The same for arrays.
+    mixed : bool, default=False
+        ``columns`` of files may hold numbers and categories (strings, dictionaries, booleans), with missing values.
+    categorical : sequence of str, optional
+        With ``mixed``, columns of integers that are categories.
 
     Returns
     -------
@@ -148,7 +154,14 @@ def open_source(
     """
     if isinstance(columns, str):
         raise UsageError(f"columns is {columns!r}; it takes a list of names.", do="For one column, use column.")
-    choice = ColumnChoice(column, tuple(columns), id_column, weight_column)
+    choice = ColumnChoice(column, tuple(columns), id_column, weight_column, mixed, tuple(categorical))
+    if categorical and not mixed:
+        raise UsageError("categorical is for rows of numbers and categories (metric='gower').", do="Leave it out.")
+    if mixed and isinstance(data, np.ndarray | pa.Table):
+        raise UsageError(
+            f"data is a {type(data).__name__}; numbers and categories are read from Parquet or Arrow IPC files.",
+            do="Write it with pyarrow.parquet.write_table; estimators do so themselves.",
+        )
     if isinstance(data, np.ndarray):
         choice.require_none("an array has")
         return _open_array(data, weights)

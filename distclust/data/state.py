@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from pathlib import Path
 from secrets import token_hex
@@ -19,10 +20,18 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 
-from distclust.stats.codec import read_array
+from distclust.stats.codec import HEADER_LOCK, read_array
 
 KEPT_TAGS = 2
 """Tags kept per kind: the pass before, and the one that is being written (a retried task still needs the former)."""
+
+
+_TAKEN = ".taken-"
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 class RowState(ABC):
@@ -137,24 +146,35 @@ class FileState(RowState):
                     os.unlink(aside)
 
     def take(self, kind: str, tag: str) -> npt.NDArray[Any] | None:
-        """Read and remove the array; the file goes first, so that no one else takes it too."""
+        """Map the array into memory under a name of its own; the file goes first, so that no one else takes it too."""
         path = self._path(kind, tag)
-        mine = path.with_name(f".taken-{token_hex(8)}")
+        mine = path.with_name(f"{_TAKEN}{token_hex(8)}")
         try:
             os.rename(path, mine)
-            try:
-                with open(mine, "rb") as file:
-                    return read_array(file)
-            finally:
-                mine.unlink(missing_ok=True)
-        except (OSError, ValueError, EOFError):
+        except OSError:
             return None
+        try:
+            with HEADER_LOCK:
+                whole = np.lib.format.open_memmap(mine, mode="r")
+                if mine.stat().st_size != whole.offset + whole.nbytes:
+                    raise ValueError("the file has another length than its header says")
+                array = np.lib.format.open_memmap(mine, mode="r+")  # would make a short file longer
+        except (OSError, ValueError, EOFError):
+            _remove(mine)
+            return None
+        weakref.finalize(array, _remove, mine)
+        return array
 
     def give(self, kind: str, tag: str, array: npt.NDArray[Any]) -> None:
-        """Store the array in place of all others of its kind."""
-        for other in self._path(kind, tag).parent.glob("*.npy"):
+        """Store the array in place of all others of its kind; one that was taken here only changes its name."""
+        path = self._path(kind, tag)
+        for other in path.parent.glob("*.npy"):
+            _remove(other)
+        source = Path(array.filename) if isinstance(array, np.memmap) and array.filename else None
+        if source is not None and source.parent == path.parent and source.name.startswith(_TAKEN):
             with contextlib.suppress(OSError):
-                other.unlink()
+                os.replace(source, path)
+                return
         self.put(kind, tag, array)
 
     def _path(self, kind: str, tag: str) -> Path:

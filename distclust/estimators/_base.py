@@ -20,6 +20,7 @@ from distclust.estimators._rows import RowColumns, is_dataset, opened
 from distclust.ops.assign import assign, predict, transform
 from distclust.ops.centers import CenterSet, LabelRule
 from distclust.ops.profile import PreparedData, pin_for_model, plan, prepare
+from distclust.ops.top import check_top, kneighbors
 
 try:
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
@@ -30,6 +31,20 @@ except ImportError as missing:
     raise MissingExtraError(
         "The estimators need scikit-learn, which is not installed.", do='pip install "distclust[sklearn]"'
     ) from missing
+
+__all__ = [
+    "BaseEstimator",
+    "CenterEstimator",
+    "ClassNamePrefixFeaturesOutMixin",
+    "ClusterMixin",
+    "ConvergenceWarning",
+    "Rows",
+    "TransformerMixin",
+    "_check_sample_weight",
+    "check_is_fitted",
+    "seed_of",
+    "validate_data",
+]
 
 Rows = npt.NDArray[np.floating]
 
@@ -72,12 +87,15 @@ class RowEstimator(BaseEstimator):
             sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         return X, sample_weight
 
-    def _pinned(self, engine: Engine, source: Source) -> Pinned:
+    def _check_width(self, source: Source) -> None:
         if source.width != self.n_features_in_:
             raise UsageError(
                 f"X has {source.width} features, but {type(self).__name__} is expecting {self.n_features_in_} features "
                 "as input."
             )
+
+    def _pinned(self, engine: Engine, source: Source) -> Pinned:
+        self._check_width(source)
         pinned, _ = pin_for_model(
             engine,
             source,
@@ -143,6 +161,56 @@ class CenterEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cluster
         with opened(X, self.engine, names, staging=self.staging) as (engine, source):
             table = transform(engine, self._pinned(engine, source), self._centers(), self.metric)
         return table.astype(X.dtype, copy=False) if isinstance(X, np.ndarray) else table
+
+    def kneighbors(
+        self,
+        X: Any,
+        n_neighbors: int = 5,
+        return_distance: bool = True,
+        *,
+        column: str | None = None,
+        columns: Sequence[str] = (),
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]] | npt.NDArray[np.int32]:
+        """Return the nearest centres of every row, as scikit-learn's `NearestNeighbors` does of rows.
+
+        Parameters
+        ----------
+        X : as for `fit`
+        n_neighbors : int, default=5
+            How many, at most the number of centres.
+        return_distance : bool, default=True
+        column, columns : optional
+            For datasets.
+
+        Returns
+        -------
+        distances : (n_samples, n_neighbors) float64 array
+            Only with ``return_distance``: Euclidean, or 1 - cosine; ascending, up to rounding where the nearest centre
+            and others are equally far. NaN for a row that was dropped.
+        indices : (n_samples, n_neighbors) int32 array
+            The first is the nearest, as `KMeans.predict` has it; the lowest index comes first among equals. -1 for a
+            row that was dropped.
+
+        Raises
+        ------
+        UsageError
+            ``n_neighbors`` is more than there are centres.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from distclust import KMeans
+        >>> km = KMeans(3, init=np.array([[0.0], [5.0], [10.0]]), engine="local[1]").fit([[0.0], [5.0], [10.0]])
+        >>> km.kneighbors([[6.0]], n_neighbors=2)
+        (array([[1., 4.]]), array([[1, 2]], dtype=int32))
+        """
+        check_is_fitted(self)
+        check_top(n_neighbors, len(self.cluster_centers_), "n_neighbors")
+        names = RowColumns(column, columns)
+        X, _ = self._validated(X, None, names, reset=False)
+        with opened(X, self.engine, names, staging=self.staging) as (engine, source):
+            found = kneighbors(engine, self._pinned(engine, source), self._centers(), int(n_neighbors), self.metric)
+        return found if return_distance else found[1]
 
     def score(
         self,

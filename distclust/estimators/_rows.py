@@ -5,14 +5,16 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from distclust.data.sources import Source, open_source
+from distclust.data.storage import open_storage
 from distclust.engines.frames import frame_package, stage_frame
 from distclust.engines.open import open_engine
 from distclust.engines.protocol import Engine
@@ -38,13 +40,25 @@ def is_dataset(X: Any) -> bool:
     return frame_package(X) is not None or (_is_polars(X) and any(dtype.is_nested() for dtype in X.dtypes))
 
 
+def is_frame(X: Any) -> bool:
+    """Tell whether ``X`` is a data frame in memory, of pandas or polars."""
+    package = type(X).__module__.partition(".")[0]
+    return package in ("pandas", "polars") and getattr(X, "ndim", 2) == 2 and hasattr(X, "columns")
+
+
 def _is_polars(X: Any) -> bool:
     return type(X).__module__.partition(".")[0] == "polars"
 
 
 @contextmanager
 def opened(
-    X: Any, engine: Any, names: RowColumns, *, weights: Any = None, staging: str | None = None
+    X: Any,
+    engine: Any,
+    names: RowColumns,
+    *,
+    weights: Any = None,
+    staging: str | None = None,
+    categorical: Sequence[str] | None = None,
 ) -> Iterator[tuple[Engine, Source]]:
     """Open an engine and a source on it; close what was opened here at the end.
 
@@ -58,13 +72,16 @@ def opened(
     staging : str, optional
         Directory that driver and workers see, for rows that are not on storage yet: they are written below it and
         stay there. Default: a temporary one.
+    categorical : sequence of str, optional
+        Given, even empty: rows are numbers and categories, and these columns of integers are categories.
     """
+    mixed = categorical is not None
     ours = not hasattr(engine, "fold")
     opened_engine: Engine = open_engine(engine)
     temporary: tempfile.TemporaryDirectory[str] | None = None
     in_memory: Source | None = None
     try:
-        if _needs_staging(X, opened_engine):
+        if _needs_staging(X, opened_engine, mixed):
             if staging is None:
                 temporary = tempfile.TemporaryDirectory(prefix="distclust-staging-")
                 staging = temporary.name
@@ -74,6 +91,9 @@ def opened(
             X = stage_frame(X, staging, engine)
         elif _is_polars(X):
             X = X.to_arrow()
+        if mixed and (isinstance(X, pa.Table) or is_frame(X)):
+            assert staging is not None
+            X, names = _stage_table(X, staging, names)
         source = open_source(
             X,
             column=names.column,
@@ -81,6 +101,8 @@ def opened(
             id_column=names.id_column,
             weight_column=names.weight_column,
             weights=weights,
+            mixed=mixed,
+            categorical=tuple(categorical or ()),
         )
         if source.files[0].format == "memory":
             in_memory = source
@@ -97,7 +119,18 @@ def opened(
             temporary.cleanup()
 
 
-def _needs_staging(X: object, engine: Engine) -> bool:
-    if frame_package(X) is not None:
+def _needs_staging(X: object, engine: Engine, mixed: bool) -> bool:
+    if frame_package(X) is not None or (mixed and (isinstance(X, pa.Table) or is_frame(X))):
         return True
     return not isinstance(X, str | Path | list | tuple) and not engine.info.sees_driver_memory
+
+
+def _stage_table(X: Any, staging: str, names: RowColumns) -> tuple[str, RowColumns]:
+    """Write a table of numbers and categories as Parquet; without names all its columns count."""
+    whole: pa.Table = X if isinstance(X, pa.Table) else pa.Table.from_pandas(X, preserve_index=False)
+    storage = open_storage(staging)
+    with storage.open_output("rows.parquet") as file:
+        pq.write_table(whole, file)
+    left_out = {names.id_column, names.weight_column}
+    columns = names.columns or tuple(name for name in whole.column_names if name not in left_out)
+    return f"{storage.uri}/rows.parquet", replace(names, columns=columns)

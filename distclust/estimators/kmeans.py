@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 
-from distclust.algorithms.kmeans import fit_kmeans
-from distclust.algorithms.kmeans_config import AlgorithmName, FitMode, InitName, KMeansConfig
+from distclust.algorithms.kmeans import KMeansResult, block_centers, fit_kmeans, stored_type
+from distclust.algorithms.kmeans_config import AlgorithmName, FitMode, InitName, KMeansConfig, StrategyName
+from distclust.algorithms.online import RunningCenters, add_batch, first_centers
+from distclust.algorithms.two_level import fit_two_level, is_two_level
+from distclust.artifacts.model import Model, check_metric, load_model
 from distclust.data.refs import Metric
+from distclust.engines.protocol import Engine
 from distclust.errors import UsageError
 from distclust.estimators._base import CenterEstimator, Rows, seed_of
 from distclust.estimators._rows import RowColumns, opened
 from distclust.ops.assign import assign, predict
+from distclust.ops.centers import CenterSet, LabelRule
+from distclust.ops.clusters import measure_clusters
+from distclust.ops.labels import NearestLabels
+from distclust.ops.profile import PreparedData
+from distclust.ops.routing import RoutedCenters
 
 
 class KMeans(CenterEstimator):
@@ -23,8 +34,9 @@ class KMeans(CenterEstimator):
     ----------
     n_clusters : int, default=8
         Number of clusters.
-    init : {"k-means||", "k-means++", "random"} or (n_clusters, n_features) array, default="k-means||"
-        First centres. On small data ``k-means||`` is greedy k-means++ over all rows.
+    init : {"k-means||", "k-means++", "random"}, (n_clusters, n_features) array, Path or Model, default="k-means||"
+        First centres. On small data ``k-means||`` is greedy k-means++ over all rows. A path names the directory of an
+        earlier run, or of its model, whose centres are taken; its metric must be ``metric``.
     n_init : int, default=1
         Initialisations; the one of lowest inertia is kept.
     max_iter : int, default=300
@@ -37,6 +49,10 @@ class KMeans(CenterEstimator):
         ``progressive`` runs the first passes on growing samples; ``auto`` does so where it pays.
     algorithm : {"auto", "lloyd"}, default="auto"
         ``auto`` skips distances that bounds exclude, where that pays; ``lloyd`` never does. The bits are the same.
+    strategy : {"auto", "flat", "two-level"}, default="auto"
+        ``two-level`` clusters inside about sqrt(n_clusters) cells, for very many clusters; ``auto`` does so from 20 000
+        on. It groups rows through files in scratch. Above 50 000 clusters rows are labelled by the nearest centre of
+        the nearest 16 cells.
     metric : {"euclidean", "cosine"}, default="euclidean"
         ``cosine`` is spherical k-means.
     precision : {"float32", "float64"}, default="float32"
@@ -58,8 +74,12 @@ class KMeans(CenterEstimator):
         Cluster of every row of the training data.
     inertia_ : float
         Sum of weighted squared distances to the final centres, exact in float64.
+    counts_ : (n_clusters,) float64 array
+        Rows of each cluster, or their weights: what `partial_fit` goes on from.
     n_iter_ : int
         Full passes of the kept initialisation.
+    n_steps_ : int
+        Batches that `partial_fit` has taken.
     history_ : list of dict
         Inertia, shift, moved rows, reassigned clusters, seconds and rows of every pass, those over samples first.
     n_features_in_ : int
@@ -91,13 +111,14 @@ class KMeans(CenterEstimator):
         self,
         n_clusters: int = 8,
         *,
-        init: InitName | Rows = "k-means||",
+        init: InitName | Rows | Path | Model = "k-means||",
         n_init: int = 1,
         max_iter: int = 300,
         tol: float = 1e-4,
         rtol: float = 1e-4,
         fit_mode: FitMode = "auto",
         algorithm: AlgorithmName = "auto",
+        strategy: StrategyName = "auto",
         metric: Metric = "euclidean",
         precision: Literal["float32", "float64"] = "float32",
         random_state: int | np.random.RandomState | None = None,
@@ -113,6 +134,7 @@ class KMeans(CenterEstimator):
         self.rtol = rtol
         self.fit_mode = fit_mode
         self.algorithm = algorithm
+        self.strategy = strategy
         self.metric = metric
         self.precision = precision
         self.random_state = random_state
@@ -159,23 +181,139 @@ class KMeans(CenterEstimator):
         X, weights = self._validated(X, sample_weight, names, reset=True)
         with opened(X, self.engine, names, weights=weights, staging=self.staging) as (engine, source):
             data = self._prepared(engine, source)
-            if isinstance(config.init, np.ndarray) and config.init.shape[1] != data.width:
-                raise UsageError(
-                    f"init has {config.init.shape[1]} columns, the rows have {data.width}; they must be equal."
-                )
+            self._check_init(config, data)
             if data.moments.n_rows < config.n_clusters:
                 raise UsageError(f"n_samples={data.moments.n_rows} should be >= n_clusters={config.n_clusters}.")
-            result = fit_kmeans(engine, data, config)
-            self.labels_ = predict(engine, data.pinned, result.centers)
-            self.inertia_ = assign(engine, data, result.centers).inertia.total()
+            self._cells: tuple[CenterSet, npt.NDArray[np.int64], int] | None = None
+            if is_two_level(config):
+                result: KMeansResult = self._fit_two_level(engine, data, config)
+            else:
+                result = fit_kmeans(engine, data, config)
+            rule = self._routed(result.centers)
+            self.labels_ = predict(engine, data.pinned, rule or result.centers)
+            stats = assign(engine, data, result.centers, rule=rule)
+            self.inertia_ = stats.inertia.total()
+            self.counts_ = stats.counts.astype(np.float64)
+            if source.columns.weight is not None:
+                clusters, _ = measure_clusters(engine, data, NearestLabels(result.centers), result.centers)
+                self.counts_ = clusters.weights
         self.n_iter_ = result.n_iter
+        self.n_steps_ = 0
         self.history_ = [vars(entry) for entry in result.history]
         self._remember(result.vectors, data.offset)
+        self._running = RunningCenters(result.vectors.astype(np.float64), self.counts_)
         return self
+
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        column: str | None = None,
+        columns: Sequence[str] = (),
+        weight_column: str | None = None,
+    ) -> Self:
+        """Take one batch of a stream: one pass that moves every centre to the mean of all rows it was given so far.
+
+        The first batch also gives the first centres, by ``init``; after `fit`, the fitted centres go on. A row is
+        given to the centre that is nearest before the batch moves it, and never to another one later, so the result
+        depends on the order of the batches, but not on engine, partitions or workers: the same batches in the same
+        order give the same bits. Rows of old batches weigh as much as new ones. No centre is moved because it has few
+        rows. ``max_iter``, ``tol``, ``rtol``, ``n_init``, ``fit_mode`` and ``algorithm`` are not used.
+
+        Parameters
+        ----------
+        X, y, sample_weight, column, columns, weight_column
+            As for `fit`. A batch may have any number of rows, the first one ``n_clusters`` distinct ones at least.
+
+        Returns
+        -------
+        self
+            With ``labels_`` and ``inertia_`` of this batch under the moved centres, ``counts_`` and ``n_steps_``.
+
+        Raises
+        ------
+        UsageError
+            The first batch has fewer rows than clusters, or a later one another width.
+        DataError
+            The first batch has fewer distinct rows than clusters.
+
+        References
+        ----------
+        MacQueen, *Some methods for classification and analysis of multivariate observations*, 1967. Sculley,
+        *Web-scale k-means clustering*, 2010.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from distclust import KMeans
+        >>> km = KMeans(2, init=np.array([[0.0], [8.0]]), engine="local[1]")
+        >>> km.partial_fit([[0.0], [1.0], [8.0]]).cluster_centers_.tolist()
+        [[0.5], [8.0]]
+        >>> km.partial_fit([[2.0], [10.0], [12.0]]).cluster_centers_.tolist()
+        [[1.0], [10.0]]
+        >>> km.counts_.tolist()
+        [3.0, 3.0]
+        """
+        first = not hasattr(self, "_running")
+        config = self._config() if first else None
+        names = RowColumns(column, columns, weight_column=weight_column)
+        X, weights = self._validated(X, sample_weight, names, reset=first)
+        with opened(X, self.engine, names, weights=weights, staging=self.staging) as (engine, source):
+            if not first:
+                self._check_width(source)
+            data = self._prepared(engine, source, None if first else self._running.middle())
+            state = self._running if config is None else self._first_centers(engine, data, config)
+            state = add_batch(engine, data, state)
+            vectors = state.centers.astype(stored_type(data))
+            centers = block_centers(vectors, data.offset, self.precision)
+            self.labels_ = predict(engine, data.pinned, centers)
+            self.inertia_ = assign(engine, data, centers).inertia.total()
+        self.n_steps_ = 1 if first else self.n_steps_ + 1
+        self._running, self.counts_ = state, state.mass
+        self._remember(vectors, data.offset)
+        return self
+
+    def _first_centers(self, engine: Engine, data: PreparedData, config: KMeansConfig) -> RunningCenters:
+        self._check_init(config, data)
+        if data.moments.n_rows < config.n_clusters:
+            raise UsageError(
+                f"n_samples={data.moments.n_rows} should be >= n_clusters={config.n_clusters}.",
+                do="Begin with a larger batch.",
+            )
+        return first_centers(engine, data, config)
+
+    @staticmethod
+    def _check_init(config: KMeansConfig, data: PreparedData) -> None:
+        if isinstance(config.init, np.ndarray) and config.init.shape[1] != data.width:
+            raise UsageError(
+                f"init has {config.init.shape[1]} columns, the rows have {data.width}; they must be equal."
+            )
+
+    def _fit_two_level(self, engine: Engine, data: PreparedData, config: KMeansConfig) -> KMeansResult:
+        result = fit_two_level(engine, data, config)
+        if result.rule is not None:
+            self._cells = result.rule.cells, result.rule.starts, result.rule.probes
+        return result
+
+    def _routed(self, centers: CenterSet) -> LabelRule | None:
+        """Return how a fit in two levels labels rows; None for the nearest centre."""
+        return None if self._cells is None else RoutedCenters(*self._cells[:2], centers, self._cells[2])
+
+    def _rule(self) -> LabelRule:
+        centers = self._centers()
+        return self._routed(centers) or centers
 
     def _config(self) -> KMeansConfig:
         seed = seed_of(self.random_state)
-        init = self.init if isinstance(self.init, str) else np.asarray(self.init, dtype=np.float64)
+        given = self.init
+        if isinstance(given, Path):
+            given = load_model(given)
+        if isinstance(given, Model):
+            check_metric(given, self.metric, str(self.init) if isinstance(self.init, Path) else "init")
+            given = given.centers
+        init = given if isinstance(given, str) else np.asarray(given, dtype=np.float64)
         return KMeansConfig(
             n_clusters=self.n_clusters,
             init=init,
@@ -185,6 +323,7 @@ class KMeans(CenterEstimator):
             rtol=self.rtol,
             fit_mode=self.fit_mode,
             algorithm=self.algorithm,
+            strategy=self.strategy,
             n_init=self.n_init,
             seed=seed,
             allow_fewer=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,16 @@ def weights_argument(weights: npt.NDArray[np.float64] | None, n_rows: int) -> np
     return read_argument(weights, "weights", "float64", (n_rows,))
 
 
+@functools.cache
+def _name(dtype: Any) -> str:
+    """Return the name of a dtype: numpy spells it anew each time, which costs more than a small kernel."""
+    return str(dtype.name)
+
+
 def _check(array: np.ndarray, what: str, dtype: Any, shape: tuple[int | None, ...]) -> None:
     allowed = (dtype,) if isinstance(dtype, str) else dtype
     fits = array.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, array.shape, strict=True))
-    if not fits or array.dtype.name not in allowed or not array.flags.c_contiguous or not array.dtype.isnative:
+    if not fits or _name(array.dtype) not in allowed or not array.flags.c_contiguous or not array.dtype.isnative:
         order = "C-contiguous" if array.flags.c_contiguous else "not C-contiguous"
         wanted = ", ".join("any" if length is None else str(length) for length in shape)
         raise ValueError(

@@ -56,6 +56,14 @@ def jit(function: Callable[..., Any] | None = None, *, name: str = "") -> Any:
     return compiled
 
 
+def jit_here(function: Callable[..., Any]) -> Any:
+    """Compile with the flags of the house for this process alone.
+
+    For a user's functions and what is compiled around them: their names do not tell two of them apart.
+    """
+    return numba.njit(nogil=True, fastmath=False, error_model="numpy")(function)
+
+
 def once(factory: Callable[..., Any]) -> Callable[..., Any]:
     """Keep what a factory of kernels returns per arguments, also when threads ask at the same moment.
 

@@ -19,6 +19,10 @@ define <8 x i64> @integers(<8 x double> %a) {
   %b = fptosi <8 x double> %a to <8 x i64>
   ret <8 x i64> %b
 }
+define <32 x i16> @shorts(<32 x i16> %a, <32 x i16> %b) {
+  %c = sub <32 x i16> %a, %b
+  ret <32 x i16> %c
+}
 declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
 """
 
@@ -34,6 +38,10 @@ class Machine(NamedTuple):
     """Whether multiply and add are fused in hardware."""
     vector_int64: bool
     """Whether a vector of doubles is converted to int64 by one instruction (not so in AVX2)."""
+    byte_products: bool
+    """Whether 64 products of bytes are one instruction on a 512-bit register (AVX-512 VNNI)."""
+    short_products: int
+    """How many 16-bit integers x86's instruction for sums of two products takes; 0 on other machines."""
 
 
 @functools.cache
@@ -57,7 +65,15 @@ def machine() -> Machine:
         wide="zmm" in assembly,
         fma=not re.search(r"\s(call|callq|bl)\s", assembly),
         vector_int64="cvttsd2si" not in assembly,
+        byte_products="zmm" in assembly and "+avx512vnni" in features.split(","),
+        short_products=_short_products(assembly),
     )
+
+
+def _short_products(assembly: str) -> int:
+    """Tell from a subtraction of 16-bit integers what registers they are held in."""
+    subtraction = re.search(r"vpsubw.*%(.)mm", assembly)
+    return {"z": 32, "y": 16}.get(subtraction.group(1), 0) if subtraction else 0
 
 
 def has_fma() -> bool:

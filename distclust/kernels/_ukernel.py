@@ -115,86 +115,31 @@ def make_score_tile(dtype: str, tile: tuple[int, int]) -> Any:
     return score_tile
 
 
-def make_chosen_tile(dtype: str, rows: int) -> Any:
-    """Return ``chosen_tile(places, targets, panel, d, norms, ids, best, index, lowest)``.
+def make_below_tile(dtype: str, tile: tuple[int, int]) -> Any:
+    """Return ``below_tile(x, stride, panel, d, norms, limits, out, masks)``.
 
-    It updates the lowest score and its centre's id, per row and lane, for rows anywhere: `places` holds their
-    addresses, `targets` their positions in `best`, `index` and `lowest`, which takes the lowest score of the panel.
-    Centres may be in any order: among equal scores the lowest of `ids` stays.
+    It stores all scores of a tile (`out`: [rows, centres of a panel]), and per row which of them are below the row's
+    limit, as bits of an int32 for each vector of centres (`masks`: [rows, vectors]).
     """
-    tile = (rows, 1)
+    rows, vectors = tile
     lanes = LANES[dtype]
 
     @intrinsic
-    def chosen_tile(typing_context, places, targets, panel, d, norms, ids, best, index, lowest):
+    def below_tile(typing_context, x, stride, panel, d, norms, limits, out, masks):
         def codegen(context, builder, signature, arguments):
-            places, targets, panel, d, norms, ids, best, index, lowest = arguments
+            x, stride, panel, d, norms, limits, out, masks = arguments
             emit = Emitter(builder, dtype)
-            starts = [emit.load(emit.place(places, r, 8), I64, 8) for r in range(rows)]
-            scores = _scores(emit, tile, starts, panel, d, norms)
-            mine = emit.load(ids, emit.indices, 4)
-            for r, score in enumerate(scores):
-                target = emit.load(emit.place(targets, r, 8), I64, 8)
-                emit.store(emit.minimum(score), emit.place(lowest, target), emit.size)
-                row = builder.mul(target, ir.Constant(I64, lanes))
-                best_r, index_r = emit.place(best, row), emit.place(index, row, 4)
-                low, low_index = emit.load(best_r, emit.vector, emit.size), emit.load(index_r, emit.indices, 4)
-                tied = builder.and_(builder.fcmp_ordered("==", score, low), builder.icmp_signed("<", mine, low_index))
-                take = builder.or_(builder.fcmp_ordered("<", score, low), tied)
-                emit.store(builder.select(take, score, low), best_r, emit.size)
-                emit.store(builder.select(take, mine, low_index), index_r, 4)
+            scores = _scores(emit, tile, _in_turn(emit, rows, x, stride), panel, d, norms)
+            for at, score in enumerate(scores):
+                limit = emit.splat(emit.load(emit.place(limits, at // vectors), emit.scalar, emit.size))
+                bits = builder.bitcast(builder.fcmp_ordered("<", score, limit), ir.IntType(lanes))
+                emit.store(builder.zext(bits, I32), emit.place(masks, at, 4), 4)
+                emit.store(score, emit.place(out, at * lanes), emit.size)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 9), codegen
+        return types.void(*[types.int64] * 8), codegen
 
-    return chosen_tile
-
-
-_F32_LANES = LANES["float32"]
-
-
-@intrinsic
-def lower_bounds(typing_context, bounds, limits, own, rows, panel, move, chosen):
-    """Lower the float32 bounds of `rows` rows by `move`; list the rows that are not left out, return their number.
-
-    A row is left out of a panel if its bound stays above its limit, unless the panel holds its `own` centre. `rows`
-    is a multiple of 16; `chosen` (int32) takes the positions of the others.
-    """
-
-    def codegen(context, builder, signature, arguments):
-        bounds, limits, own, rows, panel, move, chosen = arguments
-        emit = Emitter(builder, "float32")
-        mask_type = ir.VectorType(ir.IntType(1), _F32_LANES)
-        pointer = ir.IntType(32).as_pointer()
-        compress = builder.module.declare_intrinsic(
-            f"llvm.masked.compressstore.v{_F32_LANES}i32",
-            (),
-            ir.FunctionType(ir.VoidType(), [emit.indices, pointer, mask_type]),
-        )
-        moves, mine = emit.splat(move), emit.splat(builder.trunc(panel, I32))
-        lanes = ir.Constant(emit.indices, list(range(_F32_LANES)))
-
-        def sixteen(i: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
-            (count,) = carried
-            place = emit.place(bounds, i)
-            old = emit.load(place, emit.vector, emit.size)
-            # Each step on a bound rounds twice, by half a unit in 2^24 each: this much is always more.
-            fallen = builder.fmul(builder.fsub(old, moves), emit.same(1 - 2.0**-21))
-            lowered = builder.select(builder.fcmp_ordered(">", old, moves), fallen, emit.same(-1.0))
-            emit.store(lowered, place, emit.size)
-            near = builder.fcmp_ordered("<=", lowered, emit.load(emit.place(limits, i), emit.vector, emit.size))
-            home = builder.icmp_signed("==", emit.load(emit.place(own, i, 4), emit.indices, 4), mine)
-            chosen_lanes = builder.or_(near, home)
-            target = builder.inttoptr(emit.place(chosen, count, 4), pointer)
-            builder.call(compress, [builder.add(emit.splat(builder.trunc(i, I32)), lanes), target, chosen_lanes])
-            bits = builder.bitcast(chosen_lanes, ir.IntType(_F32_LANES))
-            return [builder.add(count, builder.zext(builder.ctpop(bits), I64))]
-
-        (count,) = emit.loop(ir.Constant(I64, 0), rows, _F32_LANES, [ir.Constant(I64, 0)], sixteen)
-        return count
-
-    signature = types.int64(types.int64, types.int64, types.int64, types.int64, types.int64, types.float32, types.int64)
-    return signature, codegen
+    return below_tile
 
 
 def make_lane_minimum(dtype: str) -> Any:

@@ -1,262 +1,506 @@
 """Nearest centres for rows that know bounds from the pass before; the labels are those of `assign_nearest`.
 
-Centres are grouped by panel, near ones together. Of each row and panel a lower bound of the distance to the panel's
-centres is kept. When centres move, a bound falls by the longest move in its panel; a panel whose bound stays above the
-row's distance to some centre cannot hold its nearest one, and is left out. Rows that are left for a panel are gathered
-into full register tiles, and their bounds made anew from the distances computed (Ding et al., *Yinyang K-means*, 2015;
-groups here are panels, so that what is tested together is computed together).
+Of each row and centre a lower bound of their distance is kept in one byte. When a centre moves, its bounds fall by
+the length of the move; a centre whose bound stays above the row's distance to its own centre cannot be nearer
+(Elkan, *Using the triangle inequality to accelerate k-means*, 2003). For what is left, the distance is taken between
+row and centre rounded to 16-bit integers, which is a bound again and several times cheaper than the distance; then,
+for what is left of that, the distance itself in float64. Where two centres are as near as float32 scores can tell,
+the scores of `assign_nearest` decide.
 
-Bounds decide what is computed, never its result: every comparison leaves room for the rounding of float32 scores.
+Bounds decide what is computed, never its result: every comparison leaves room for the rounding of those scores.
 
-Axis letters: n rows, d dimensions, k centres.
+Axis letters: n rows, d dimensions, k centres, w centres padded to words of 64.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from distclust.kernels._arguments import read_argument, write_argument
+from distclust.kernels._bytes import (
+    PAIRS,
+    QUICK_LANES,
+    WORD,
+    count_bits,
+    first_floor,
+    four_bits,
+    lower_bytes,
+    make_first_bytes,
+    make_lane_scores,
+    make_products,
+    make_round_row,
+    make_score,
+    quick_squares,
+)
 from distclust.kernels._emit import LANES, SIZES, address
 from distclust.kernels._jit import jit, once
-from distclust.kernels._machine import machine
-from distclust.kernels._ukernel import lower_bounds, make_chosen_tile, make_lane_minimum
-from distclust.kernels.nearest import PackedCenters, pack_panels
+from distclust.kernels._rows import make_row_sqdist, make_row_sqnorm
+from distclust.kernels._ukernel import make_lane_minimum, make_score_tile
+from distclust.kernels.lloyd import row_sqdist
+from distclust.kernels.nearest import PackedCenters, assign_nearest
+from distclust.kernels.screened import ScreenedCenters, screen_rows
 
-BLOCK_ROWS = 240
-"""Rows that pass under all panels together: a multiple of every tile's rows and lanes. Their best scores stay in L2."""
+_BLOCK_ROWS = 48
+"""Rows whose scores are held when bounds are made: a multiple of every tile's rows and lanes."""
 
-_WIDE_ROWS, _NARROW_ROWS = 12, 6
-"""Rows of a register tile with one vector of centres; see `distclust.kernels.nearest`."""
+_UNSURE_ROWS = 4096
+"""Rows that are gathered for `assign_nearest` at once."""
+
+_MOST_SCORES = 8
+"""Near ties of a row that are decided one by one; a row with more goes to `assign_nearest`."""
 
 _UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
-_SHRINK = np.float32(1 - 2.0**-21)
-"""Square root and cast of a bound round by less."""
+MOST_DIMS = 500_000
+"""Beyond, rounding is no longer small beside the squared lengths; see `winner_limit`."""
+
+_TINIEST = {"float32": 2.0**-149, "float64": 2.0**-1074}
+_QUICK_LENGTH = 32767.0
+"""Length of a rounded row or centre: by Cauchy and Schwarz no sum of products leaves 31 bits."""
+
+_LEAST_LENGTH, _MOST_LENGTH = 1e-15, 1e15
+"""Lengths of rows and centres that are rounded: their squares are far from the ends of float32."""
 
 
-class GroupedCenters(NamedTuple):
-    """Centres packed one vector a panel, in an order of the caller's."""
+class QuickCenters(NamedTuple):
+    """Centres as rows with bounds are compared with them."""
 
-    packed: PackedCenters
-    ids: npt.NDArray[np.int32]
-    """[n_panels * lanes] centre of each place; padding has the highest ids."""
-    panel_of: npt.NDArray[np.int32]
-    """[k] panel of each centre."""
-    reach: float
-    """Largest length of a centre."""
+    rows: np.ndarray
+    """[k, d], as given."""
+    quick: npt.NDArray[np.int16]
+    """[k, d padded to 32] centres, rounded to multiples of their steps."""
+    steps: npt.NDArray[np.float32]
+    """[k]; 0 for centres that are not rounded."""
+    sqnorms: npt.NDArray[np.float32]
+    """[k] squared lengths; -inf for centres that are not rounded, so that nothing is concluded from it."""
 
 
-def group_order(centers: np.ndarray) -> npt.NDArray[np.int32]:
-    """Return an order of centres in which those that share a panel are near each other.
+class Bounds:
+    """Lower bounds of the distances of n rows to k centres, ``floor + step * level``; none where a level is 0.
 
-    Halves along the dimension of largest spread, at a multiple of the panel's width, until a panel is left.
+    Parameters
+    ----------
+    data : uint8 array
+        See `bounds_bytes`; kept and passed on as one piece, so that levels never meet floors of another pass.
+    n, k : int
+    """
+
+    def __init__(self, data: npt.NDArray[np.uint8], n: int, k: int) -> None:
+        self.data = data
+        cut = n * _words(k) * WORD
+        self.levels: npt.NDArray[np.uint8] = data[:cut].reshape(n, _words(k) * WORD)
+        """uint8 [n, w]."""
+        self.rows: npt.NDArray[np.float64] = data[cut:].view(np.float64).reshape(n, _KNOWN)
+        """float64 [n, 3]: floor (not negative, a float32), squared length, squared distance to the row's centre."""
+
+    @classmethod
+    def empty(cls, n: int, k: int) -> Bounds:
+        """Make room for bounds, whatever it holds."""
+        return cls(_aligned((bounds_bytes(n, k),), np.uint8), n, k)
+
+
+_KNOWN = 3
+
+
+def bounds_bytes(n: int, k: int) -> int:
+    """Return the bytes that bounds of n rows and k centres take."""
+    return n * (_words(k) * WORD + 8 * _KNOWN)
+
+
+def _words(k: int) -> int:
+    return -(-k // WORD)
+
+
+def quick_centers(centers: np.ndarray) -> QuickCenters:
+    """Prepare centres for `assign_bounded`.
 
     Parameters
     ----------
     centers : float32 or float64 [k, d]
-
-    Returns
-    -------
-    int32 [k]
     """
-    width = LANES[centers.dtype.name]
-    order = np.arange(len(centers), dtype=np.int32)
-    stack = [(0, len(centers))]
-    while stack:
-        start, stop = stack.pop()
-        runs = -(-(stop - start) // width)
-        if runs <= 1:
-            continue
-        part = order[start:stop]
-        points = centers[part].astype(np.float64)
-        points -= points.mean(axis=0)
-        # Two power steps from the dimension of largest spread: close to the first principal axis, at no cost.
-        axis = np.zeros(points.shape[1])
-        axis[np.argmax((points**2).sum(axis=0))] = 1.0
-        for _ in range(4):
-            axis = points.T @ (points @ axis)
-            axis /= max(float(np.linalg.norm(axis)), 1e-300)
-        middle = runs // 2 * width
-        order[start:stop] = part[np.argpartition(points @ axis, middle)]
-        stack += [(start, start + middle), (start + middle, stop)]
-    return order
+    centers = read_argument(np.ascontiguousarray(centers), "centers", tuple(LANES), (None, None))
+    k, d = centers.shape
+    quick = _aligned((k, -(-d // QUICK_LANES) * QUICK_LANES), np.int16)
+    quick[:, d:] = 0
+    steps, sqnorms = np.empty(k, np.float32), np.empty(k, np.float32)
+    _quick_kernel(centers.dtype.name)(centers, quick, steps, sqnorms)
+    return QuickCenters(centers, quick, steps, sqnorms)
 
 
-def group_centers(centers: np.ndarray, order: npt.NDArray[np.int32]) -> GroupedCenters:
-    """Pack centres for `assign_bounded`.
-
-    Parameters
-    ----------
-    centers : float32 or float64 [k, d]
-    order : int32 [k]
-        See `group_order`; of these centres or of others that they came from.
-    """
-    packed = pack_panels(centers[order], 1)
-    lanes = LANES[centers.dtype.name]
-    ids = np.full(len(packed.norms), np.iinfo(np.int32).max, np.int32)
-    ids[: len(order)] = order
-    panel_of = np.empty(len(order), np.int32)
-    panel_of[order] = np.arange(len(order), dtype=np.int32) // lanes
-    wide = centers.astype(np.float64)
-    return GroupedCenters(packed, ids, panel_of, float(np.sqrt((wide * wide).sum(axis=1).max())))
+def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return an uninitialised array that starts at a cache line."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    raw = np.empty(size + WORD, np.uint8)
+    start = -raw.ctypes.data % WORD
+    return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def longest_moves(old: np.ndarray, new: np.ndarray, order: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-    """Return, for each panel, at least the longest distance between an old and a new centre.
+def level_falls(old: np.ndarray, new: np.ndarray, step: float) -> npt.NDArray[np.uint8]:
+    """Return by how many levels the bounds of each centre fall when it moves; 0 only if it does not.
 
     Parameters
     ----------
     old, new : float32 or float64 [k, d]
-    order : int32 [k]
+    step : float
+        Distance between two levels.
 
     Returns
     -------
-    float32 [n_panels]
+    uint8 [w]
     """
-    lanes = LANES[new.dtype.name]
-    moves = np.sqrt(((new.astype(np.float64) - old) ** 2).sum(axis=1))[order]
-    n_panels = -(-len(order) // lanes)
-    padded = np.zeros(n_panels * lanes)
-    padded[: len(order)] = moves
-    longest = padded.reshape(n_panels, lanes).max(axis=1) * (1 + 1e-6)
-    return np.nextafter(longest.astype(np.float32), np.float32(np.inf))
+    moves = np.sqrt(((new.astype(np.float64) - old) ** 2).sum(axis=1))
+    falls = np.zeros(_words(len(new)) * WORD, np.uint8)
+    falls[: len(new)] = np.clip(np.ceil(moves * (1 + 1e-6) / step), (old != new).any(axis=1), 255)
+    return falls
 
 
-def bounds_shape(n: int, grouped: GroupedCenters) -> tuple[int, int, int]:
-    """Return the shape of the bounds of n rows: blocks, panels, rows of a block."""
-    return -(-n // BLOCK_ROWS), grouped.packed.panels.shape[0], BLOCK_ROWS
+def first_bounds(
+    x: np.ndarray, centers: np.ndarray, packed: PackedCenters, step: float, screened: ScreenedCenters | None = None
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64], Bounds]:
+    """Find the nearest centre of every row from all distances, and keep these as bounds.
+
+    Parameters
+    ----------
+    x : float32 or float64 [n, d]
+        Rows, C-contiguous.
+    centers : [k, d], dtype of x
+    packed : PackedCenters
+        The same, as `pack_centers` gives them.
+    step : float
+        Distance between two levels; 255 of them should reach from a row's nearest centre over those that may become it.
+    screened : ScreenedCenters, optional
+        The same centres, as `screen_centers` gives them: with it bounds are looser, and made three times as fast.
+
+    Returns
+    -------
+    labels : int32 [n]
+        As `assign_nearest` gives them.
+    sqdist : float64 [n]
+        As `row_sqdist` gives them for these labels.
+    bounds : Bounds
+    """
+    x = read_argument(x, "x", packed.panels.dtype.name, (None, packed.n_dims))
+    bounds = Bounds.empty(len(x), packed.n_clusters)
+    if screened is None:
+        labels = _first_bounds(x, packed, step, bounds)
+    else:
+        labels = screen_rows(x, packed, screened, bounds.levels, bounds.rows, 1.0 / step)
+    sqdist = row_sqdist(x, centers, labels)
+    bounds.rows[:, 2] = sqdist
+    return labels, sqdist, bounds
 
 
-def empty_bounds(n: int, grouped: GroupedCenters) -> npt.NDArray[np.float32]:
-    """Return bounds that exclude nothing, of `bounds_shape`."""
-    return np.full(bounds_shape(n, grouped), -np.inf, np.float32)
+def _first_bounds(x: np.ndarray, packed: PackedCenters, step: float, bounds: Bounds) -> npt.NDArray[np.int32]:
+    n, dtype, rows = len(x), x.dtype.name, packed.tile[0]
+    lanes = LANES[dtype]
+    tail = np.zeros((rows, packed.n_dims), x.dtype)
+    tail[: n % rows] = x[n - n % rows :]
+    labels = np.empty(n + lanes, np.int32)
+    scores = np.empty((_BLOCK_ROWS, len(packed.norms)), x.dtype)
+    best = np.empty((_BLOCK_ROWS, lanes), x.dtype)
+    index = np.empty((_BLOCK_ROWS, lanes), np.int32)
+    lowest = np.empty(n + lanes, x.dtype)
+    _first_kernel(dtype, packed.tile)(
+        x, tail, packed.panels, packed.norms, scores, best, index, lowest, labels, bounds.levels, bounds.rows,
+        (*_rounding(dtype, packed.n_dims), 1.0 / step),
+    )  # fmt: skip
+    return labels[:n]
+
+
+def _rounding(dtype: str, d: int) -> tuple[float, float]:
+    """Worst case of a score's rounding, an error a product and addition: per squared length, and where all is tiny."""
+    if d > MOST_DIMS:
+        raise ValueError(f"x has {d} columns; bounds are proven for {MOST_DIMS} at most.")
+    return (2.0 * d + 16.0) * _UNIT[dtype], (2.0 * d + 16.0) * _TINIEST[dtype]
 
 
 def assign_bounded(
     x: np.ndarray,
-    sqnorms: npt.NDArray[np.float64],
-    near: npt.NDArray[np.float64],
     own: npt.NDArray[np.int32],
-    grouped: GroupedCenters,
-    moves: npt.NDArray[np.float32],
-    bounds: npt.NDArray[np.float32],
-) -> tuple[npt.NDArray[np.int32], int]:
+    centers: QuickCenters,
+    falls: npt.NDArray[np.uint8],
+    bounds: Bounds,
+    step: float,
+    packed: Callable[[], PackedCenters],
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64], int]:
     """Find the nearest centre of every row, and bounds for the next pass.
 
     Parameters
     ----------
     x : float32 or float64 [n, d]
         Rows, C-contiguous.
-    sqnorms : float64 [n]
-        Their squared lengths.
-    near : float64 [n]
-        Squared distance of each row to the centre ``own``.
     own : int32 [n]
-        Some centre of each row: the nearer, the more is left out.
-    grouped : GroupedCenters
-        See `group_centers`.
-    moves : float32 [n_panels]
-        See `longest_moves`: how far centres are from those that ``bounds`` were made with.
-    bounds : float32 [n_blocks, n_panels, BLOCK_ROWS]
-        See `empty_bounds`; brought up to date in place. Distances, not squared.
+        Centre of each row in the pass that ``bounds`` come from.
+    centers : QuickCenters
+        See `quick_centers`.
+    falls : uint8 [w]
+        See `level_falls`: how far centres are from those that ``bounds`` come from.
+    bounds : Bounds
+        Brought up to date in place.
+    step : float
+        Distance between two levels of ``bounds``.
+    packed : callable
+        Gives the centres packed for `assign_nearest`, should they be needed.
 
     Returns
     -------
     labels : int32 [n]
         As `assign_nearest` gives them.
-    tiles : int
-        Pairs of a row and a panel whose distances were computed, of n * n_panels.
+    sqdist : float64 [n]
+        As `row_sqdist` gives them for these labels.
+    pairs : int
+        Pairs of a row and a centre that were compared, of n * k.
     """
-    packed = grouped.packed
-    x = read_argument(x, "x", packed.panels.dtype.name, (None, packed.n_dims))
-    n, d = x.shape
-    bounds = write_argument(bounds, "bounds", "float32", bounds_shape(n, grouped))
-    dtype, lanes = x.dtype.name, LANES[x.dtype.name]
-    # Worst case of a score's rounding, as a squared distance: one error per product and addition.
-    room = (2.0 * d + 16.0) * _UNIT[dtype] * (grouped.reach * np.sqrt(sqnorms) + grouped.reach**2)
-    limits = np.full(-(-n // BLOCK_ROWS) * BLOCK_ROWS, -np.inf, np.float32)
-    limits[:n] = np.nextafter(np.sqrt(near + 2.0 * room).astype(np.float32), np.float32(np.inf))
-    homes = np.full(len(limits), -1, np.int32)
-    homes[:n] = grouped.panel_of[own]
-    labels = np.empty(n + lanes, np.int32)
-    scores = np.empty(n + lanes, x.dtype)
-    rows = _WIDE_ROWS if machine().wide else _NARROW_ROWS
-    tiles = _bounded_kernel(dtype, rows)(
+    x = read_argument(x, "x", centers.rows.dtype.name, (None, centers.rows.shape[1]))
+    n, k = len(x), len(centers.rows)
+    levels = write_argument(bounds.levels, "bounds", "uint8", (n, _words(k) * WORD))
+    labels, sqdist, unsure = np.empty(n, np.int32), np.empty(n, np.float64), np.empty(n, np.int64)
+    rounded = _aligned((centers.quick.shape[1],), np.int16)
+    rounded[:] = 0
+    pairs, found = _bounded_kernel(x.dtype.name)(
         x,
-        sqnorms - room,
-        limits,
-        homes,
-        packed.panels,
-        packed.norms,
-        grouped.ids,
-        moves,
-        bounds,
-        scores,
+        read_argument(own, "own", "int32", (n,)),
+        *centers,
+        rounded,
+        read_argument(falls, "falls", "uint8", (levels.shape[1],)),
+        levels,
+        write_argument(bounds.rows, "rows", "float64", (n, _KNOWN)),
+        (*_rounding(x.dtype.name, x.shape[1]), 1.0 / step),
         labels,
+        sqdist,
+        unsure,
     )
-    return labels[:n], int(tiles)
+    for start in range(0, found, _UNSURE_ROWS):
+        rows = unsure[start : min(start + _UNSURE_ROWS, found)]
+        part = x[rows]
+        labels[rows], _ = assign_nearest(part, packed())
+        sqdist[rows] = row_sqdist(part, centers.rows, labels[rows])
+    bounds.rows[:, 2] = sqdist
+    return labels, sqdist, int(pairs) + found * k
+
+
+@jit
+def winner_limit(near, square, rate, least):
+    """Return the largest squared distance at which a centre can have a lower score than one at ``near``.
+
+    A score of a row x and a centre c is off by at most ``e = rate (|c| |x| + |c|^2) + least``. For a centre at distance
+    D, ``|c| <= |x| + D`` makes it ``rate (3.5 |x|^2 + 2.5 D^2) + least``, and the winner has ``D^2 - e <= near + e'``.
+    No length of a centre occurs: one far off does not cost the others their bounds.
+    """
+    return (near * (1.0 + 4.0 * rate) + 8.0 * rate * square + 4.0 * least) / (1.0 - 2.5 * rate)
 
 
 @once
-def _bounded_kernel(dtype: str, rows: int) -> Any:
-    lanes, size = LANES[dtype], SIZES[dtype]
-    chosen_tile = make_chosen_tile(dtype, rows)
-    lane_minimum = make_lane_minimum(dtype)
+def _quick_kernel(dtype: str) -> Any:
+    size = SIZES[dtype]
+    sqnorm_of_row = make_row_sqnorm(dtype)
+    round_row = make_round_row(dtype)
+    kind = np.float32 if dtype == "float32" else np.float64
 
-    @jit(name=f"bounded_{dtype}_{rows}")
-    def bounded(x, bases, limits, own, panels, norms, ids, moves, bounds, scores, labels):
+    @jit(name=f"quick_centers_{dtype}")
+    def quick_centers(centers, quick, steps, sqnorms):
+        k, d = centers.shape
+        centers_at, quick_at = address(centers), address(quick)
+        for j in range(k):
+            square = sqnorm_of_row(centers_at + j * d * size, d)
+            length = np.sqrt(square)
+            if _LEAST_LENGTH < length < _MOST_LENGTH:
+                scale = kind(_QUICK_LENGTH / length)
+                steps[j], sqnorms[j] = np.float32(1.0 / np.float64(scale)), np.float32(square)
+            else:
+                scale = kind(0.0)
+                steps[j], sqnorms[j] = np.float32(0.0), np.float32(0.0 if square == 0 else -np.inf)
+            round_row(centers_at + j * d * size, scale, d, quick_at + j * quick.shape[1] * 2)
+
+    return quick_centers
+
+
+@once
+def _first_kernel(dtype: str, tile: tuple[int, int]) -> Any:
+    rows, vectors = tile
+    lanes, size = LANES[dtype], SIZES[dtype]
+    width = lanes * vectors
+    score_tile = make_score_tile(dtype, tile)
+    lane_scores = make_lane_scores(dtype)
+    lane_minimum = make_lane_minimum(dtype)
+    first_bytes = make_first_bytes(dtype)
+    sqnorm_of_row = make_row_sqnorm(dtype)
+    kind = np.float32 if dtype == "float32" else np.float64
+
+    @jit(name=f"first_bounds_{dtype}_{rows}x{vectors}")
+    def first(x, tail, panels, norms, scores, best, index, lowest, labels, levels, known, rates):
         n, d = x.shape
-        # One row more than a block: it takes what a part-filled tile computes.
-        best = np.empty((BLOCK_ROWS + 1, lanes), x.dtype)
-        index = np.empty((BLOCK_ROWS + 1, lanes), np.int32)
-        lowest = np.empty(BLOCK_ROWS + 1, x.dtype)
-        places = np.empty(BLOCK_ROWS + rows, np.int64)
-        targets = np.empty(BLOCK_ROWS + rows, np.int64)
-        chosen = np.empty(BLOCK_ROWS + lanes, np.int32)
-        x_at, panels_at, norms_at, ids_at = address(x), address(panels), address(norms), address(ids)
-        best_at, index_at, scores_at, labels_at = address(best), address(index), address(scores), address(labels)
-        places_at, targets_at, lowest_at = address(places), address(targets), address(lowest)
-        limits_at, own_at, chosen_at = address(limits), address(own), address(chosen)
-        tiles = 0
-        for start in range(0, n, BLOCK_ROWS):
-            stop = min(start + BLOCK_ROWS, n)
-            best[:] = np.inf
-            index[:] = 0
+        rate, least, levels_per = rates
+        k, w = norms.shape[0], levels.shape[1]
+        whole = n - n % rows
+        x_at, tail_at, panels_at, norms_at = address(x), address(tail), address(panels), address(norms)
+        scores_at, best_at, index_at = address(scores), address(best), address(index)
+        lowest_at, labels_at, levels_at = address(lowest), address(labels), address(levels)
+        for start in range(0, n, _BLOCK_ROWS):
+            stop = min(start + _BLOCK_ROWS, n)
             for p in range(panels.shape[0]):
-                bound = bounds[start // BLOCK_ROWS, p]
-                found = lower_bounds(
-                    address(bound), limits_at + start * 4, own_at + start * 4, BLOCK_ROWS, p, moves[p], chosen_at
-                )
-                if found == 0:
-                    continue
-                tiles += found
-                for i in range(found):
-                    targets[i] = chosen[i]
-                    places[i] = x_at + (start + targets[i]) * d * size
-                for i in range(found, found + (-found) % rows):
-                    places[i] = x_at + start * d * size
-                    targets[i] = BLOCK_ROWS
-                for i in range(0, found, rows):
-                    chosen_tile(
-                        places_at + i * 8,
-                        targets_at + i * 8,
-                        panels_at + p * d * lanes * size,
+                for r in range(start, stop, rows):
+                    score_tile(
+                        x_at + r * d * size if r < whole else tail_at,
                         d,
-                        norms_at + p * lanes * size,
-                        ids_at + p * lanes * 4,
-                        best_at,
-                        index_at,
-                        lowest_at,
+                        panels_at + p * d * width * size,
+                        d,
+                        norms_at + p * width * size,
+                        scores_at + ((r - start) * k + p * width) * size,
+                        k,
                     )
-                for i in range(found):
-                    r = targets[i]
-                    square = lowest[r] + bases[start + r]
-                    bound[r] = np.float32(np.sqrt(square)) * _SHRINK if square > 0 else np.float32(-1.0)
+            for r in range(start, stop):
+                done = (r - start) * lanes
+                lane_scores(scores_at + (r - start) * k * size, k, best_at + done * size, index_at + done * 4)
             for r in range(start, stop, lanes):
                 done = (r - start) * lanes
-                lane_minimum(best_at + done * size, index_at + done * 4, scores_at + r * size, labels_at + r * 4)
-        return tiles
+                lane_minimum(best_at + done * size, index_at + done * 4, lowest_at + r * size, labels_at + r * 4)
+            for r in range(start, stop):
+                square = sqnorm_of_row(x_at + r * d * size, d)
+                floor = np.float32(first_floor(square + lowest[r], levels_per))
+                known[r, 0], known[r, 1] = floor, square
+                scored = scores_at + (r - start) * k * size
+                first_bytes(
+                    scored, norms_at, min(k, w), kind(square - rate * square - least), kind(2.0 * rate), kind(floor),
+                    kind(levels_per), levels_at + r * w,
+                )  # fmt: skip
+                for j in range(k, w):
+                    levels[r, j] = 255
+
+    return first
+
+
+@once
+def _bounded_kernel(dtype: str) -> Any:
+    size = SIZES[dtype]
+    sqdist_of_row = make_row_sqdist(dtype)
+    round_row = make_round_row(dtype)
+    products = make_products()
+    score = make_score(dtype)
+    kind = np.float32 if dtype == "float32" else np.float64
+
+    @jit(name="candidates")
+    def candidates(levels_at, falls_at, k, threshold, own, ids_at):
+        """List the centres that bounds do not exclude, but for the row's own; return their number."""
+        count = 0
+        for first in range(0, k, WORD):
+            mask = lower_bytes(levels_at + first, falls_at + first, threshold)
+            if first + WORD > k:
+                mask &= (np.uint64(1) << np.uint64(k - first)) - np.uint64(1)
+            if first <= own < first + WORD:
+                mask &= ~(np.uint64(1) << np.uint64(own - first))
+            at = count
+            count += count_bits(mask)
+            while mask != 0:
+                mask = four_bits(mask, first, ids_at + at * 4)
+                at += 4
+        return count
+
+    @jit(name=f"best_score_{dtype}")
+    def best_score(row_at, centers, ties, count):
+        """Return which of some centres has the lowest score, the first among equals."""
+        d = centers.shape[1]
+        centers_at = address(centers)
+        label, lowest = -1, kind(np.inf)
+        for t in range(count):
+            j = ties[t]
+            norm = 0.0  # as `pack_centers` adds it
+            for i in range(d):
+                norm += np.float64(centers[j, i]) * np.float64(centers[j, i])
+            value = score(row_at, centers_at + j * d * size, d, kind(norm))
+            if label < 0 or value < lowest or (value == lowest and j < label):
+                label, lowest = j, value
+        return label
+
+    @jit(name=f"bounded_{dtype}")
+    def bounded(x, own, centers, quick, steps, sqnorms, rounded, falls, levels, known, rates, labels, sqdist, unsure):
+        n, d = x.shape
+        k = centers.shape[0]
+        padded = quick.shape[1]
+        rate, least, levels_per = rates
+        room_for = k + 32
+        ids, sums = np.empty(room_for, np.int32), np.empty(room_for, np.int32)
+        their_sqnorms, their_steps = np.zeros(room_for, np.float32), np.zeros(room_for, np.float32)
+        squares, fresh = np.empty(room_for, np.float32), np.empty(room_for, np.uint8)
+        exact = np.empty(room_for, np.float64)
+        ties = np.empty(_MOST_SCORES, np.int64)
+        x_at, centers_at, quick_at, ids_at = address(x), address(centers), address(quick), address(ids)
+        sums_at, rounded_at, levels_at, falls_at = address(sums), address(rounded), address(levels), address(falls)
+        sqnorms_at, steps_at = address(their_sqnorms), address(their_steps)
+        squares_at, fresh_at = address(squares), address(fresh)
+        unit_error = 0.51 * np.sqrt(np.float64(d))  # of rounding to integers, with what float32 adds to it
+        pairs = found = 0
+        for r in range(n):
+            row_at, mine = x_at + r * d * size, own[r]
+            near = known[r, 2]
+            if falls[mine]:
+                near = sqdist_of_row(row_at, centers_at + mine * d * size, d)
+            square = known[r, 1]
+            limit = winner_limit(near, square, rate, least)
+            floor = known[r, 0]
+            reached = (np.sqrt(limit) * (1 + 1e-12) - floor) * levels_per
+            threshold = 255 if reached >= 255 else 0 if reached < 0 else np.int64(reached)
+            labels[r], sqdist[r] = mine, near
+            count = candidates(levels_at + r * levels.shape[1], falls_at, k, threshold, mine, ids_at)
+            if count == 0:
+                continue
+            pairs += count
+            length = np.sqrt(square)
+            scale, step, base, error = kind(0.0), 0.0, np.float32(square), 0.0
+            if _LEAST_LENGTH < length < _MOST_LENGTH:
+                scale = kind(_QUICK_LENGTH / length)
+                step = 1.0 / np.float64(scale)
+                error = step * unit_error
+            elif length != 0:
+                base = np.float32(-np.inf)
+                length = 0.0
+            round_row(row_at, scale, d, rounded_at)
+            for i in range(count, count + PAIRS):
+                ids[i] = mine
+            for i in range(count):
+                j = np.uint32(ids[i])
+                their_sqnorms[i], their_steps[i] = sqnorms[j], steps[j]
+            for i in range(0, count, PAIRS):
+                products(rounded_at, quick_at, padded * 2, ids_at + i * 4, padded, sums_at + i * 4)
+            slack = 2.0 * (length * unit_error + error * (_QUICK_LENGTH + 1.0 + unit_error))
+            lowest = quick_squares(
+                sums_at, sqnorms_at, steps_at, count, base, np.float32(2.0 * step), np.float32(slack),
+                np.float32(floor), np.float32(levels_per), squares_at, fresh_at,
+            )  # fmt: skip
+            for i in range(count):
+                levels[r, np.uint32(ids[i])] = fresh[i]
+            if lowest > limit:
+                continue
+            nearest = near
+            for i in range(count):
+                j = ids[i]
+                exact[i] = np.inf
+                if squares[i] <= limit:
+                    exact[i] = sqdist_of_row(row_at, centers_at + j * d * size, d)
+                    if exact[i] < nearest:
+                        nearest = exact[i]
+                        labels[r] = j
+            sqdist[r] = nearest
+            near_ties = 0
+            limit = winner_limit(nearest, square, rate, least)
+            if near <= limit:
+                ties[0], near_ties = mine, 1
+            for i in range(count):
+                if exact[i] <= limit:
+                    if near_ties < _MOST_SCORES:
+                        ties[near_ties] = ids[i]
+                    near_ties += 1
+            if near_ties > _MOST_SCORES:
+                unsure[found] = r
+                found += 1
+            elif near_ties > 1:
+                label = best_score(row_at, centers, ties, near_ties)
+                labels[r] = label
+                sqdist[r] = sqdist_of_row(row_at, centers_at + label * d * size, d)
+        return pairs, found
 
     return bounded

@@ -1,4 +1,4 @@
-"""Exponential and logarithm as fixed sequences of operations.
+"""Exponential, logarithm, sine, cosine and arcsine as fixed sequences of operations.
 
 Those of numpy and of the C library choose their instructions by the processor, and their last bits with them. Here
 only additions, multiplications and divisions are used, each rounded once, one after the other.
@@ -20,6 +20,19 @@ LN2_HIGH, LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 
 LOWEST, HIGHEST = -700.0, 700.0
 """Arguments of the exponential are cut off here: the result is still a normal number."""
+
+# Half of pi in two parts (Cody and Waite): the first has 20 low bits of zero.
+_QUARTER_HIGH, _QUARTER_LOW = 1.57079632673412561417e00, 6.07710050650619224932e-11
+
+# Rational approximation of (asin(x) - x) / x^3 in x^2 on [0, 0.25]; constants of Sun's FDLIBM (1993).
+_P0, _P1, _P2 = 1.66666666666666657415e-01, -3.25565818622400915405e-01, 2.01212532134862925881e-01
+_P3, _P4, _P5 = -4.00555345006794114027e-02, 7.91534994289814532176e-04, 3.47933107596021167570e-05
+_Q1, _Q2, _Q3, _Q4 = (
+    -2.40339491173441421878,
+    2.02094576023350569471,
+    -6.88283971605453293030e-01,
+    7.70381505559019352791e-02,
+)
 
 _C2, _C3, _C4, _C5, _C6, _C7, _C8, _C9, _C10, _C11, _C12 = (1.0 / math.factorial(i) for i in range(2, 13))
 
@@ -73,6 +86,53 @@ def logarithm(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     for i in range(19, 0, -2):
         total = total * square + 1.0 / i
     return np.where(values > 0, exponent * LN2_HIGH + (exponent * LN2_LOW + 2.0 * s * total), -np.inf)
+
+
+def sine_cosine(values: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the sine and the cosine of every value, to about a unit in the last place of 1.
+
+    Parameters
+    ----------
+    values : float64 array
+        In radians, between -1000 and 1000.
+
+    Returns
+    -------
+    sine, cosine : float64 array
+
+    Examples
+    --------
+    >>> sine, cosine = sine_cosine(np.array([0.0, np.pi / 2]))
+    >>> sine.tolist(), cosine.round(12).tolist()
+    ([0.0, 1.0], [1.0, 0.0])
+    """
+    quarters = np.rint(values * (2.0 / math.pi))
+    x = (values - quarters * _QUARTER_HIGH) - quarters * _QUARTER_LOW
+    square = x * x
+    # Taylor's series; abs(x) <= pi / 4, so that the first term left out is below 2**-58.
+    sine, cosine = np.full_like(x, 1.0 / math.factorial(17)), np.full_like(x, 1.0 / math.factorial(18))
+    for i in range(15, 0, -2):
+        sine = 1.0 / math.factorial(i) - square * sine
+    for i in range(16, -1, -2):
+        cosine = 1.0 / math.factorial(i) - square * cosine
+    sine = sine * x
+    turn = quarters.astype(np.int64) & 3
+    odd = (turn & 1) == 1
+    first, second = np.where(odd, cosine, sine), np.where(odd, sine, cosine)
+    return np.where(turn >= 2, -first, first), np.where((turn == 1) | (turn == 2), -second, second)
+
+
+@jit
+def arcsine(x):
+    """Return the arcsine of a number from 0 to 1, to about a unit in the last place; for kernels."""
+    small = x < 0.5
+    z = x * x if small else (1.0 - x) * 0.5
+    p = z * (_P0 + z * (_P1 + z * (_P2 + z * (_P3 + z * (_P4 + z * _P5)))))
+    q = 1.0 + z * (_Q1 + z * (_Q2 + z * (_Q3 + z * _Q4)))
+    if small:
+        return x + x * (p / q)
+    root = math.sqrt(z)
+    return math.pi / 2 - 2.0 * (root + root * (p / q))
 
 
 @jit

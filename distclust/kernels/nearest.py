@@ -31,13 +31,10 @@ _NARROW_TILES = {(6, 1): 0.90}
 # Rows that pass under all panels before the next ones do; a multiple of every tile's rows and of the rows that
 # lane_minimum takes at once. Measured, % of peak on 2 busy cores for 48 / 96 / 144 / 240 / 480 rows: d = 768,
 # k = 2000: 85 / 90 / 91 / 91 / 88; d = 4096, k = 1000: 80 / 85 / 87 / 83 / 82; no difference for small d.
-_BLOCK_ROWS = 144
-
-# Centres whose norms are summed at once: bounds the float64 copy.
-_NORM_COLUMNS = 1024
+BLOCK_ROWS = 144
 
 # Panels that stay in L1 while the tiles of a block pass under them one after the other.
-_GROUP_BYTES = 24 << 10
+GROUP_BYTES = 24 << 10
 
 
 class PackedCenters(NamedTuple):
@@ -86,20 +83,12 @@ def pack_panels(centers: np.ndarray, vectors: int) -> PackedCenters:
     dtype = centers.dtype
     width = LANES[dtype.name] * vectors
     n_panels = -(-k // width)
-    by_dimension = np.zeros((d, n_panels * width), dtype)
-    by_dimension[:, :k] = centers.T
-    raw = np.empty(by_dimension.size + _ALIGN_BYTES // dtype.itemsize, dtype)
+    size = n_panels * width * d
+    raw = np.empty(size + _ALIGN_BYTES // dtype.itemsize, dtype)
     start = -raw.ctypes.data % _ALIGN_BYTES // dtype.itemsize
-    panels = raw[start : start + by_dimension.size].reshape(n_panels, d, width)
-    panels[...] = by_dimension.reshape(d, n_panels, width).transpose(1, 0, 2)
-    norms = np.empty(n_panels * width)
-    with np.errstate(over="ignore"):
-        for at in range(0, n_panels * width, _NORM_COLUMNS):
-            wide = by_dimension[:, at : at + _NORM_COLUMNS].astype(np.float64)
-            # One dimension after the other: numpy's own sums over an axis choose their order by shape.
-            norms[at : at + _NORM_COLUMNS] = np.add.accumulate(wide * wide, axis=0)[-1]
-        norms[k:] = np.inf
-        norms = norms.astype(dtype)
+    panels = raw[start : start + size].reshape(n_panels, d, width)
+    norms = np.empty(n_panels * width, dtype)
+    _pack(read_argument(centers, "centers", dtype.name, (k, d)), panels, norms)
     return PackedCenters(panels, norms, k, d, (0, vectors))
 
 
@@ -132,14 +121,14 @@ def assign_nearest(x: np.ndarray, packed: PackedCenters) -> tuple[npt.NDArray[np
     >>> labels.tolist(), scores.tolist()
     ([0, 1], [0.0, -8.0])
     """
-    x, tail = _rows_argument(x, packed)
+    x, tail = rows_argument(x, packed)
     dtype, lanes = x.dtype.name, LANES[x.dtype.name]
     # The lanes of several rows are reduced at once, hence the room behind the last row.
     labels = np.empty(len(x) + lanes, np.int32)
     scores = np.empty(len(x) + lanes, x.dtype)
-    best = np.empty((_BLOCK_ROWS, lanes), x.dtype)
-    index = np.empty((_BLOCK_ROWS, lanes), np.int32)
-    group = max(1, _GROUP_BYTES // packed.panels[0].nbytes)
+    best = np.empty((BLOCK_ROWS, lanes), x.dtype)
+    index = np.empty((BLOCK_ROWS, lanes), np.int32)
+    group = max(1, GROUP_BYTES // packed.panels[0].nbytes)
     _assign_kernel(dtype, packed.tile)(x, tail, packed.panels, packed.norms, best, index, scores, labels, group)
     return labels[: len(x)], scores[: len(x)]
 
@@ -163,7 +152,7 @@ def distance_table(x: np.ndarray, packed: PackedCenters) -> np.ndarray:
     >>> distance_table(np.array([[1.0, 0.0]]), pack_centers(np.array([[0.0, 0.0], [4.0, 0.0]]))).tolist()
     [[0.0, 8.0]]
     """
-    x, tail = _rows_argument(x, packed)
+    x, tail = rows_argument(x, packed)
     out = np.empty((len(x), packed.n_clusters), x.dtype)
     edge = np.empty((packed.tile[0], packed.panels.shape[2]), x.dtype)
     _table_kernel(x.dtype.name, packed.tile)(x, tail, packed.panels, packed.norms, edge, out)
@@ -194,7 +183,7 @@ def project_rows(x: np.ndarray, axes: np.ndarray) -> np.ndarray:
     return products
 
 
-def _rows_argument(x: np.ndarray, packed: PackedCenters) -> tuple[np.ndarray, np.ndarray]:
+def rows_argument(x: np.ndarray, packed: PackedCenters) -> tuple[np.ndarray, np.ndarray]:
     """Return checked rows, and those behind the last whole tile padded to one with zeros."""
     x = read_argument(x, "x", packed.panels.dtype.name, (None, packed.n_dims))
     n, rows = len(x), packed.tile[0]
@@ -214,6 +203,26 @@ def _choose_tile(k: int, lanes: int) -> tuple[int, int]:
     return min(tiles, key=cost)
 
 
+@jit
+def _pack(centers, panels, norms):
+    k, d = centers.shape
+    n_panels, _, width = panels.shape
+    for p in range(n_panels):
+        for lane in range(width):
+            j = p * width + lane
+            square = 0.0
+            if j < k:
+                for i in range(d):
+                    value = centers[j, i]
+                    panels[p, i, lane] = value
+                    square += np.float64(value) * np.float64(value)
+                norms[j] = square
+            else:
+                for i in range(d):
+                    panels[p, i, lane] = 0.0
+                norms[j] = np.inf
+
+
 @once
 def _assign_kernel(dtype: str, tile: tuple[int, int]) -> Any:
     rows, vectors = tile
@@ -229,8 +238,8 @@ def _assign_kernel(dtype: str, tile: tuple[int, int]) -> Any:
         whole = n - n % rows
         x_at, tail_at, panels_at, norms_at = address(x), address(tail), address(panels), address(norms)
         best_at, index_at, scores_at, labels_at = address(best), address(index), address(scores), address(labels)
-        for start in range(0, n, _BLOCK_ROWS):
-            stop = min(start + _BLOCK_ROWS, n)
+        for start in range(0, n, BLOCK_ROWS):
+            stop = min(start + BLOCK_ROWS, n)
             for group_start in range(0, panels.shape[0], group):
                 group_stop = min(group_start + group, panels.shape[0])
                 for r in range(start, stop, rows):
@@ -268,10 +277,10 @@ def _table_kernel(dtype: str, tile: tuple[int, int]) -> Any:
         whole = n - n % rows
         x_at, tail_at, panels_at, norms_at = address(x), address(tail), address(panels), address(norms)
         edge_at, out_at = address(edge), address(out)
-        for start in range(0, n, _BLOCK_ROWS):
+        for start in range(0, n, BLOCK_ROWS):
             for p in range(panels.shape[0]):
                 first = p * width
-                for r in range(start, min(start + _BLOCK_ROWS, n), rows):
+                for r in range(start, min(start + BLOCK_ROWS, n), rows):
                     inside = r < whole and first + width <= k
                     score_tile(
                         x_at + r * d * size if r < whole else tail_at,

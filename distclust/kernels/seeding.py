@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from distclust.kernels._jit import jit
+import numpy as np
+import numpy.typing as npt
+
+from distclust.kernels._arguments import read_argument, weights_argument
+from distclust.kernels._emit import SIZES, address
+from distclust.kernels._jit import jit, once
+from distclust.kernels._rows import make_row_sqdist
 
 CANCELLED = 2.0**-8
 """Share of ||x||^2 under which float32 products leave fewer than about 16 good bits of a squared distance."""
@@ -60,3 +66,81 @@ def accept_trial(rows, table, sqnorms, center, trial, current):
                 t = np.float64(rows[i, j]) - np.float64(center[j])
                 d += t * t
         current[i] = min(current[i], d)
+
+
+def choose_seeds(
+    rows: np.ndarray, weights: npt.NDArray[np.float64], draws: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    """Choose rows by weighted greedy k-means++ in one call: for few rows, where a call for each seed would cost most.
+
+    Parameters
+    ----------
+    rows : float32 or float64 [m, d]
+        Rows, m >= 1.
+    weights : float64 [m]
+        Not negative.
+    draws : float64 [k, t]
+        Uniform numbers in [0, 1): t trials for each of k seeds; of the first seed only the first is used.
+
+    Returns
+    -------
+    int64 [at most k]
+        Positions of the seeds in the order of choice. Fewer where fewer rows of positive weight are distinct. Squared
+        distances are taken in float64 as in `lloyd.row_sqdist`, and added in row order.
+
+    Examples
+    --------
+    >>> rows = np.array([[0.0], [0.0], [5.0]])
+    >>> sorted(choose_seeds(rows, np.ones(3), np.full((3, 2), 0.5)).tolist())
+    [1, 2]
+    """
+    rows = read_argument(rows, "rows", ("float32", "float64"), (None, None))
+    chosen = np.empty(len(draws), np.int64)
+    count = _seeds_kernel(rows.dtype.name)(
+        rows,
+        weights_argument(weights, len(rows)),
+        read_argument(draws, "draws", "float64", (None, None)),
+        np.full(len(rows), np.inf),
+        np.empty((2, len(rows))),
+        np.empty(len(rows)),
+        chosen,
+    )
+    return chosen[:count]
+
+
+@once
+def _seeds_kernel(dtype: str) -> Any:
+    sqdist_of_row = make_row_sqdist(dtype)
+    size = SIZES[dtype]
+
+    @jit(name=f"choose_seeds_{dtype}")
+    def choose_seeds(rows, weights, draws, current, tried, mass, chosen):
+        m, d = rows.shape
+        k, trials = draws.shape
+        row_bytes = d * size
+        rows_at = address(rows)
+        for number in range(k):
+            total = 0.0
+            for i in range(m):
+                total += weights[i] if number == 0 else weights[i] * current[i]
+                mass[i] = total
+            if not total > 0.0:
+                return number
+            best, best_potential, kept = -1, np.inf, 0
+            for t in range(1 if number == 0 else trials):
+                pick = min(np.searchsorted(mass, draws[number, t] * total, side="right"), m - 1)
+                into = 1 - kept if best >= 0 else 0
+                potential = 0.0
+                for i in range(m):
+                    sqdist = sqdist_of_row(rows_at + i * row_bytes, rows_at + pick * row_bytes, d)
+                    sqdist = min(sqdist, current[i])
+                    tried[into, i] = sqdist
+                    potential += weights[i] * sqdist
+                if best < 0 or potential < best_potential:
+                    best, best_potential, kept = pick, potential, into
+            for i in range(m):
+                current[i] = tried[kept, i]
+            chosen[number] = best
+        return k
+
+    return choose_seeds

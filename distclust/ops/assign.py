@@ -7,20 +7,26 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from distclust.artifacts.commit import commit_file
+from distclust.artifacts.commit import commit_file, read_commits
 from distclust.data.block import Block
 from distclust.data.decode import read_ids
 from distclust.data.refs import Metric
-from distclust.data.sinks import encode_parquet, labels_table
+from distclust.data.sinks import encode_parquet, labels_table, with_lists
 from distclust.data.storage import Storage
-from distclust.engines.protocol import Engine, Pinned, StepContext
+from distclust.engines.protocol import Engine, Pinned, Step, StepContext
 from distclust.kernels.lloyd import fixed_sums, row_sqdist, row_sqnorm
 from distclust.kernels.nearest import distance_table
 from distclust.kernels.random import hash_rows
 from distclust.ops.centers import CenterSet, LabelRule
 from distclust.ops.profile import PreparedData
+from distclust.ops.top import check_top, top_centers
 from distclust.stats.fixed import FixedPair
 from distclust.stats.lloyd import AssignStats
+
+STATS_BYTES = 1 << 18
+"""Statistics of a partition up to this size lie in the commit of its labels."""
+LABEL_STATS = "label-stats"
+"""Files of larger ones: of no use once the run is complete."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +47,44 @@ def reported_distance(sqdist: npt.NDArray[np.float64], metric: Metric) -> npt.ND
 def labels_digest(
     row_ids: npt.NDArray[np.int64], labels: npt.NDArray[np.int32], distances: npt.NDArray[np.float32]
 ) -> int:
-    """Return the sum modulo 2^64 of a hash of (row id, cluster, distance bits): independent of any order."""
-    mixed = hash_rows(row_ids) + labels.astype(np.uint64)
-    mixed = hash_rows(mixed.view(np.int64)) + distances.view(np.uint32).astype(np.uint64)
-    return int(hash_rows(mixed.view(np.int64)).sum(dtype=np.uint64))
+    """Return the sum modulo 2^64 of a hash of (row id, cluster, distance bits): independent of the order of rows.
+
+    Of lists [n, m] each place is hashed after the one before it.
+    """
+    mixed = hash_rows(row_ids)
+    for clusters, there in zip(
+        labels.reshape(len(labels), -1).T, distances.reshape(len(labels), -1).T.view(np.uint32), strict=True
+    ):
+        mixed = hash_rows((mixed + clusters.astype(np.uint64)).view(np.int64)) + there.astype(np.uint64)
+        mixed = hash_rows(mixed.view(np.int64))
+    return int(mixed.sum(dtype=np.uint64))
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The nearest centres of the rows of a block, [n, top], and what users call their distances."""
+
+    clusters: npt.NDArray[np.int32]
+    distances: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class AssignStep:
-    """Label a block; with a ``sink``, write and commit its label file."""
+    """Label a block; with a ``sink``, write and commit its label file; with ``top``, list so many nearest centres."""
 
     sink: Storage | None = None
+    top: int = 0
 
     def __call__(self, block: Block, value: AssignValue, context: StepContext) -> AssignStats:
         """Label a block."""
-        labels = value.rule.labels(block, context)
-        sqdist = row_sqdist(block.x, value.centers.rows, labels)
+        listed = None
+        if self.top:
+            clusters, sqdists = top_centers(block, value.centers, self.top)
+            listed = Listed(clusters, reported_distance(sqdists, value.metric))
+            labels, sqdist = np.ascontiguousarray(clusters[:, 0]), np.ascontiguousarray(sqdists[:, 0])
+        else:
+            labels = value.rule.labels(block, context)
+            sqdist = row_sqdist(block.x, value.centers.rows, labels)
         k = len(value.centers)
         inertia = FixedPair.zeros(k, value.inertia_scale)
         fixed_sums(sqdist, block.weights, labels, inertia.scale, inertia.high, inertia.low)
@@ -65,32 +93,58 @@ class AssignStep:
             np.bincount(labels[labels >= 0], minlength=k).astype(np.int64),
             inertia,
             labels_digest(block.row_ids, labels, distances),
+            0 if listed is None else labels_digest(block.row_ids, listed.clusters, listed.distances),
         )
         if self.sink is not None:
-            self._write(self.sink, block, labels, distances, stats)
+            write_labels(self.sink, block, labels, distances, stats, listed)
         return stats
 
-    @staticmethod
-    def _write(
-        sink: Storage,
-        block: Block,
-        labels: npt.NDArray[np.int32],
-        distances: npt.NDArray[np.float32],
-        stats: AssignStats,
-    ) -> None:
-        ref, columns = block.ref, block.view.columns
-        ids, name, given = read_ids(ref, columns), columns.id or "row_id", labels >= 0
-        table = labels_table(ref, ids, name, block.positions[given], labels[given], distances[given])
-        commit_file(
-            sink,
-            "labels",
-            ref.index,
-            f"part-{ref.index:05d}",
-            ".parquet",
-            encode_parquet(table),
-            rows=ref.n_rows,
-            extra={"source": ref.uri, "offset": ref.offset, "stats": stats.to_bytes().hex()},
-        )
+
+def write_labels(
+    sink: Storage,
+    block: Block,
+    labels: npt.NDArray[np.int32],
+    distances: npt.NDArray[np.float32],
+    stats: AssignStats,
+    listed: Listed | None = None,
+) -> None:
+    """Write and commit the label file of a partition, with its statistics."""
+    ref, columns = block.ref, block.view.columns
+    ids, name, given = read_ids(ref, columns), columns.id or "row_id", labels >= 0
+    table = labels_table(ref, ids, name, block.positions[given], labels[given], distances[given])
+    if listed is not None:
+        table = with_lists(table, ref, block.positions, listed.clusters, listed.distances)
+    commit_file(
+        sink,
+        "labels",
+        ref.index,
+        f"part-{ref.index:05d}",
+        ".parquet",
+        encode_parquet(table),
+        rows=ref.n_rows,
+        extra={"source": ref.uri, "offset": ref.offset, **_keep_stats(sink, ref.index, stats)},
+    )
+
+
+def _keep_stats(sink: Storage, index: int, stats: AssignStats) -> dict[str, str]:
+    """Return what a commit of labels says of their statistics; large ones get a file of their own."""
+    data = stats.to_bytes()
+    if len(data) <= STATS_BYTES:
+        return {"stats": data.hex()}
+    commit_file(sink, LABEL_STATS, index, f"part-{index:05d}", ".npz", data, rows=0)
+    return {}
+
+
+def committed_stats(storage: Storage) -> dict[int, AssignStats]:
+    """Return the statistics of the partitions whose labels are committed, by partition index."""
+    found = {}
+    files = read_commits(storage, LABEL_STATS)
+    for index, commit in read_commits(storage, "labels").items():
+        if "stats" in commit.extra:
+            found[index] = AssignStats.from_bytes(bytes.fromhex(commit.extra["stats"]))
+        elif index in files:
+            found[index] = AssignStats.from_bytes(storage.read(files[index].file))
+    return found
 
 
 def assign(
@@ -99,6 +153,7 @@ def assign(
     centers: CenterSet,
     *,
     rule: LabelRule | None = None,
+    top: int = 0,
     sink: Storage | None = None,
     skip: dict[int, AssignStats] | None = None,
     label: str = "label",
@@ -113,22 +168,38 @@ def assign(
         In the coordinates of the blocks.
     rule : LabelRule, optional
         How rows are given to the centres; default: to the nearest.
+    top : int, default=0
+        List so many nearest centres of each row, too; only where rows are given to the nearest.
     sink : Storage, optional
         Run directory whose ``labels/`` is written, one committed file a partition.
     skip : dict, optional
         Statistics of the partitions that are committed already, by partition index.
     label : str, default="label"
         Name of the pass.
+
+    Raises
+    ------
+    UsageError
+        ``top`` is more than there are centres.
     """
-    skip = skip or {}
+    if top:
+        assert rule is None, "the first of the list would not be the label"
+        check_top(top, len(centers))
     bound = float(row_sqnorm(centers.rows).max(initial=0.0))
     value = AssignValue(centers, rule or centers, data.inertia_scale(bound), data.metric)
+    return fold_labels(engine, data.pinned, AssignStep(sink, top), value, skip or {}, label=label)
+
+
+def fold_labels(
+    engine: Engine, pinned: Pinned, step: Step, value: object, skip: dict[int, AssignStats], *, label: str
+) -> AssignStats:
+    """Label the partitions that are not in ``skip``; return the statistics of all."""
     done = list(skip.values())
-    open_refs = [ref for ref in data.pinned.refs if ref.index not in skip]
+    open_refs = [ref for ref in pinned.refs if ref.index not in skip]
     if open_refs:
-        pinned = engine.pin(open_refs, data.view, label=label)
+        rest = engine.pin(open_refs, pinned.view, label=label)
         with engine.share(value) as shared:
-            done.append(engine.fold(pinned, AssignStep(sink), AssignStats.merge, shared, label=label))
+            done.append(engine.fold(rest, step, AssignStats.merge, shared, label=label))
     total = done[0]
     for part in done[1:]:
         total = total.merge(part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 
 import numpy as np
@@ -11,94 +10,103 @@ import numpy.typing as npt
 from distclust.data.block import Block
 from distclust.engines.protocol import StepContext
 from distclust.kernels.bounded import (
-    GroupedCenters,
+    MOST_DIMS,
+    Bounds,
+    QuickCenters,
     assign_bounded,
-    bounds_shape,
-    empty_bounds,
-    group_centers,
-    group_order,
-    longest_moves,
+    bounds_bytes,
+    first_bounds,
+    level_falls,
+    quick_centers,
 )
-from distclust.kernels.lloyd import row_sqdist, row_sqnorm
+from distclust.kernels.lloyd import row_sqdist
 from distclust.ops.centers import CenterSet
 
-LEAST_CLUSTERS = 64
-LEAST_WIDTH = 32
-MOST_MOVED = 0.15
-"""Share of the rows that may still change cluster. Bounds cost about one more pass to build and are worthless while
-centres move far; measured on minipile (64 900 x 384, k = 1000) and on 200 000 x 128, k = 1000."""
+Labels = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float64]
 
-PANEL = 16
-"""Centres that share a bound (8 under float64, as many as a vector of the kernels holds)."""
+LEAST_CLUSTERS_BY_WIDTH = ((256, 32), (128, 64), (96, 128), (48, 256))
+"""From how many clusters on bounds pay, by least dimensions; below 48 never. Twelve passes with bounds (making them
+included) over twelve without, rows near a subspace, float32, one thread of an Emerald Rapids, 2026-11-23:
 
-MOST_BOUNDS_PER_VALUE = 2
-"""Bounds take n * k / 16 values; no more than so many times the n * d of the rows."""
+========== ==== ==== ==== ==== ==== ==== ====
+dimensions k=32   64  128  256  500 1000 2000
+========== ==== ==== ==== ==== ==== ==== ====
+16                                  1.44
+32                        1.08      0.66
+48                             0.73
+64                   1.02 0.75 0.59 0.47 0.53
+96                        0.61
+128             0.84 0.64 0.49 0.36
+256             0.62 0.51
+384        0.72 0.59 0.43
+768        0.79 0.60
+========== ==== ==== ==== ==== ==== ==== ====
 
+``tests/bench/kmeans_passes.py`` prints the pass by pass figures of larger sets."""
 
-class Grouping:
-    """How centres are grouped, the same from pass to pass so that bounds stay what they are.
+MOST_MOVED = 0.25
+"""Share of the rows that may still change cluster: about one in three do in a second pass, one in five in a third."""
 
-    Parameters
-    ----------
-    order : int32 [k]
-        See `distclust.kernels.bounded.group_order`.
-    """
+LEVELS = 255
+REACH = 1.0
+"""Bounds tell distances apart up to so many times the root mean squared distance, above a row's nearest centre."""
 
-    def __init__(self, order: npt.NDArray[np.int32]) -> None:
-        self.order = order
-        self.tag = hashlib.sha256(order.tobytes()).hexdigest()[:12]
-
-    @classmethod
-    def of(cls, centers: CenterSet) -> Grouping:
-        """Group centres that are near each other."""
-        return cls(group_order(centers.rows))
+MOST_BYTES_PER_VALUE = 16
+"""Bounds take about n * k bytes; no more than so many for each of the n * d values of the rows."""
 
 
 def bounds_pay(n_clusters: int, width: int, moved_share: float) -> bool:
     """Tell whether the next passes are cheaper with bounds."""
-    return (
-        n_clusters >= LEAST_CLUSTERS
-        and width >= LEAST_WIDTH
-        and n_clusters / PANEL <= MOST_BOUNDS_PER_VALUE * width
-        and moved_share <= MOST_MOVED
-    )
+    least = min((k for d, k in LEAST_CLUSTERS_BY_WIDTH if width >= d), default=n_clusters + 1)
+    possible = width <= MOST_DIMS and n_clusters <= MOST_BYTES_PER_VALUE * width
+    return possible and n_clusters >= least and moved_share <= MOST_MOVED
+
+
+def level_step(mean_sqdist: float) -> float:
+    """Return the distance between two levels of bounds, from the mean squared distance of rows to their centres."""
+    return REACH / LEVELS * max(float(np.sqrt(mean_sqdist)), 1e-30)
 
 
 class BoundedPass:
-    """Two passes' centres under one grouping, packed once per process.
+    """Two passes' centres, made ready once per process.
 
     Parameters
     ----------
-    grouping : Grouping
-    previous, centers : CenterSet
-        Of the pass before, and of this one.
+    step : float
+        Distance between two levels of the bounds; the same from pass to pass.
+    previous : CenterSet or None
+        Of the pass before; None in a first pass.
+    centers : CenterSet
+        Of this pass.
     """
 
-    def __init__(self, grouping: Grouping, previous: CenterSet, centers: CenterSet) -> None:
-        self.grouping = grouping
+    def __init__(self, step: float, previous: CenterSet | None, centers: CenterSet) -> None:
+        self.step = step
         self.previous = previous
         self.centers = centers
 
-    def __reduce__(self) -> tuple[type[BoundedPass], tuple[Grouping, CenterSet, CenterSet]]:
-        return BoundedPass, (self.grouping, self.previous, self.centers)
+    def __reduce__(self) -> tuple[type[BoundedPass], tuple[float, CenterSet | None, CenterSet]]:
+        return BoundedPass, (self.step, self.previous, self.centers)
 
     @cached_property
-    def grouped(self) -> GroupedCenters:
-        """The centres of this pass, packed; never travels."""
-        return group_centers(self.centers.rows, self.grouping.order)
+    def quick(self) -> QuickCenters:
+        """The centres of this pass, rounded; never travels."""
+        return quick_centers(self.centers.rows)
 
     @cached_property
-    def moves(self) -> npt.NDArray[np.float32]:
-        """The longest move in each group."""
-        return longest_moves(self.previous.rows, self.centers.rows, self.grouping.order)
+    def falls(self) -> npt.NDArray[np.uint8]:
+        """How far the bounds of each centre fall."""
+        assert self.previous is not None
+        return level_falls(self.previous.rows, self.centers.rows, self.step)
 
-    def labels(self, block: Block, old: npt.NDArray[np.int32], context: StepContext) -> npt.NDArray[np.int32]:
-        """Return the nearest centre of every row.
+    def assign(self, block: Block, old: Labels | None, context: StepContext) -> tuple[Labels, Floats]:
+        """Return the nearest centre of every row, and the squared distance to it.
 
         Parameters
         ----------
         block : Block
-        old : int32 [n]
+        old : int32 [n] or None
             Labels under ``previous``.
         context : StepContext
             Bounds are taken from and given to its state; without them all distances are computed.
@@ -106,12 +114,24 @@ class BoundedPass:
         state, tag = context.state, self.centers.tag
         known = state.get("labels", tag)
         if known is not None and known.shape == (block.n,) and known.dtype == np.int32:
-            return known
-        bounds = state.take("bounds", f"{self.previous.tag}-{self.grouping.tag}")
-        if bounds is None or bounds.shape != bounds_shape(block.n, self.grouped) or bounds.dtype != np.float32:
-            bounds = empty_bounds(block.n, self.grouped)
-        near = row_sqdist(block.x, self.centers.rows, old)
-        labels, _ = assign_bounded(block.x, row_sqnorm(block.x), near, old, self.grouped, self.moves, bounds)
+            return known, row_sqdist(block.x, self.centers.rows, known)
+        bounds = None if self.previous is None else self._take(block.n, self.previous, context)
+        if bounds is None or old is None:
+            now = self.centers
+            labels, sqdist, bounds = first_bounds(block.x, now.rows, now.packed, self.step, now.screened)
+        else:
+            labels, sqdist, _ = assign_bounded(
+                block.x, old, self.quick, self.falls, bounds, self.step, lambda: self.centers.packed
+            )
         state.put("labels", tag, labels)
-        state.give("bounds", f"{tag}-{self.grouping.tag}", bounds)
-        return labels
+        state.give("bounds", self._tag(self.centers), bounds.data)
+        return labels, sqdist
+
+    def _take(self, n: int, previous: CenterSet, context: StepContext) -> Bounds | None:
+        data = context.state.take("bounds", self._tag(previous))
+        if data is None or data.shape != (bounds_bytes(n, len(self.centers)),) or data.dtype != np.uint8:
+            return None
+        return Bounds(data, n, len(self.centers))
+
+    def _tag(self, centers: CenterSet) -> str:
+        return f"{centers.tag}-{self.step.hex()}"

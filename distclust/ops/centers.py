@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from distclust.data.block import Block
+from distclust.data.storage import Storage
 from distclust.engines.protocol import StepContext
-from distclust.kernels.nearest import PackedCenters, assign_nearest, pack_centers
+from distclust.kernels.nearest import PackedCenters, pack_centers
+from distclust.kernels.screened import ScreenedCenters, assign_labels, screen_centers
+from distclust.ops.stored import StoredArray, store_array
 
 Rows = npt.NDArray[np.floating]
 
@@ -40,7 +44,9 @@ class CenterSet:
 
     def __init__(self, rows: Rows) -> None:
         self.rows = np.ascontiguousarray(rows)
-        self.tag = hashlib.sha256(repr(self.rows.shape).encode() + self.rows.tobytes()).hexdigest()[:24]
+        digest = hashlib.sha256(repr(self.rows.shape).encode())
+        digest.update(self.rows.data.cast("B") if self.rows.size else b"")
+        self.tag = digest.hexdigest()[:24]
 
     def __reduce__(self) -> tuple[type[CenterSet], tuple[Rows]]:
         return CenterSet, (self.rows,)
@@ -57,12 +63,48 @@ class CenterSet:
         """The centres as the kernels want them; never travels."""
         return pack_centers(self.rows)
 
+    @cached_property
+    def screened(self) -> ScreenedCenters | None:
+        """The centres rounded to bytes, where that saves work; never travels."""
+        return screen_centers(self.rows, self.packed)
+
+    def nearest(self, x: Rows) -> npt.NDArray[np.int32]:
+        """Return the nearest centre of every row, the lowest one among equals."""
+        return assign_labels(x, self.packed, self.screened)
+
+
+class StoredCenters(CenterSet):
+    """Centres in a file that all workers see: only its name travels. Made by `store_centers`.
+
+    Parameters
+    ----------
+    stored : StoredArray
+    tag : str
+        As `CenterSet.tag` of the same rows.
+    """
+
+    def __init__(self, stored: StoredArray, tag: str) -> None:
+        self.rows = stored.array
+        self.tag = tag
+        self._stored = stored
+
+    def __reduce__(self) -> tuple[type[CenterSet], tuple[Any, ...]]:
+        return StoredCenters, (self._stored, self.tag)
+
+
+def store_centers(
+    storage: Storage, path: str, shape: tuple[int, int], dtype: str, parts: Iterable[Rows]
+) -> StoredCenters:
+    """Write centres to a file, part by part; see `store_array`."""
+    stored, digest = store_array(storage, path, shape, dtype, parts)
+    return StoredCenters(stored, digest[:24])
+
 
 def nearest_labels(block: Block, centers: CenterSet, context: StepContext) -> npt.NDArray[np.int32]:
     """Return the nearest centre of every row; remembered as advisory state, so that asking again is free."""
     known = context.state.get("labels", centers.tag)
     if known is not None and known.shape == (block.n,) and known.dtype == np.int32:
         return known
-    labels, _ = assign_nearest(block.x, centers.packed)
+    labels = centers.nearest(block.x)
     context.state.put("labels", centers.tag, labels)
     return labels

@@ -32,8 +32,8 @@ from distclust.stats.moments import BadRow, Moments, MomentStats, ProfileStats
 
 MAX_PARTITION_BYTES = 32 << 20
 MIN_PARTITION_BYTES = 1 << 20
-SAMPLE_VALUES = 1 << 21
-"""Values of the profile's sample: 16 MB of float64 travel at most."""
+SAMPLE_ROWS = 512
+"""Rows of the profile's sample: their mean is within a few percent of a deviation from the true one."""
 
 
 NO_FMA = (
@@ -237,7 +237,7 @@ def prepare(
     if not has_fma():
         engine.options.emit(Note(message=NO_FMA, level="warning"))
     unit = metric == "cosine"
-    profile = _profile_pass(engine, source, refs, unit, on_bad_rows)
+    profile = profile_pass(engine, source, refs, unit, on_bad_rows)
     middle = None if isinstance(center, str) else center
     if isinstance(center, str) and not unit:
         middle = 0.5 * profile.minimum + 0.5 * profile.maximum
@@ -302,17 +302,18 @@ def pin_for_model(
 ) -> tuple[Pinned, BlockView]:
     """Bind a source to the coordinates of a model, without a pass over its rows."""
     unit = metric == "cosine"
-    view = BlockView(source.columns, source.width, None if unit else center, unit, precision, on_bad_rows, axes)
+    view = BlockView(source.columns, source.width, None if unit else center, unit, precision, on_bad_rows, axes=axes)
     return engine.pin(refs, view, label="rows"), view
 
 
-def _profile_pass(
+def profile_pass(
     engine: Engine, source: Source, refs: tuple[PartitionRef, ...], unit: bool, on_bad_rows: Literal["error", "drop"]
 ) -> ProfileStats:
+    """Read a source once, rows made unit or as they are; raise for bad rows, for none at all, for no weight."""
     started = time.perf_counter()
     engine.options.emit(StageStarted(stage="profile", total_rows=source.n_rows))
     raw = engine.pin(refs, RawView(source.columns, source.width, unit, on_bad_rows), label="source rows")
-    step = ProfileStep(max(64, min(4096, SAMPLE_VALUES // source.width)), unit)
+    step = ProfileStep(SAMPLE_ROWS, unit)
     profile: ProfileStats = engine.fold(raw, step, ProfileStats.merge, label="profile")
     engine.options.emit(StageEnded(stage="profile", seconds=time.perf_counter() - started))
     if profile.first_bad is not None:

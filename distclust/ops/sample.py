@@ -46,10 +46,30 @@ class DrawStep:
         return KeyedRows.select(self.limit, keys[at] / weights, block.row_ids[at], block.x[at], weights)
 
 
+@dataclass(frozen=True)
+class UniformDrawStep:
+    """A draw without replacement in which every row has the same chance, whatever its weight."""
+
+    limit: int
+    seed: int
+    stage: int
+
+    def __call__(self, block: Block, value: None, context: StepContext) -> KeyedRows:
+        """Draw rows of a block."""
+        keys = uniform(self.seed, self.stage, block.row_ids)
+        return KeyedRows.select(self.limit, keys, block.row_ids, block.x, block.weights)
+
+
 def hash_sample(engine: Engine, pinned: Pinned, limit: int) -> KeyedRows:
     """Return the first ``limit`` rows by row hash, in row id order."""
     sample: KeyedRows = engine.fold(pinned, HashSampleStep(limit), KeyedRows.merge, label="sample")
     return sample.in_id_order()
+
+
+def draw_uniform(engine: Engine, pinned: Pinned, limit: int, *, seed: int, stage: int) -> KeyedRows:
+    """Return ``limit`` rows drawn uniformly, without replacement, in the order of the draw, with their weights."""
+    drawn: KeyedRows = engine.fold(pinned, UniformDrawStep(limit, seed, stage), KeyedRows.merge, label="draw")
+    return drawn
 
 
 def draw_rows(engine: Engine, pinned: Pinned, limit: int, *, seed: int, stage: int) -> KeyedRows:

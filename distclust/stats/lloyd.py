@@ -127,6 +127,8 @@ class AssignStats:
     labels_digest : int
         Sum modulo 2^64 of a hash of (row id, cluster, distance) over the rows: the same however the rows are cut
         into partitions.
+    top_digest : int
+        The same of the lists of nearest clusters; 0 where none were asked for.
     """
 
     exact: ClassVar[bool] = True
@@ -134,6 +136,7 @@ class AssignStats:
     counts: Ints
     inertia: FixedPair
     labels_digest: int
+    top_digest: int = 0
 
     def merge(self, other: AssignStats) -> AssignStats:
         """Combine the statistics of two disjoint sets of rows."""
@@ -141,18 +144,26 @@ class AssignStats:
             self.counts + other.counts,
             self.inertia.merge(other.inertia),
             (self.labels_digest + other.labels_digest) % 2**64,
+            (self.top_digest + other.top_digest) % 2**64,
         )
 
     def to_bytes(self) -> bytes:
-        """Encode without pickle."""
+        """Encode without pickle; clusters without rows are left out where they are most."""
+        filled = np.flatnonzero(self.counts)
+        some: dict[str, npt.ArrayLike] = {}
+        at: slice | Ints = slice(None)
+        if 2 * len(filled) < len(self.counts):
+            some, at = {"clusters": filled, "n_clusters": np.int64(len(self.counts))}, filled
         return arrays_to_bytes(
             "assign/1",
             {
-                "counts": self.counts,
-                "inertia_high": self.inertia.high,
-                "inertia_low": self.inertia.low,
+                "counts": self.counts[at],
+                "inertia_high": self.inertia.high[at],
+                "inertia_low": self.inertia.low[at],
                 "scale": np.float64(self.inertia.scale),
                 "labels_digest": np.uint64(self.labels_digest),
+                "top_digest": np.uint64(self.top_digest),
+                **some,
             },
         )
 
@@ -160,5 +171,11 @@ class AssignStats:
     def from_bytes(cls, data: bytes) -> AssignStats:
         """Decode what `to_bytes` wrote."""
         a = arrays_from_bytes("assign/1", data)
+        if "clusters" in a:
+            for name in ("counts", "inertia_high", "inertia_low"):
+                whole = np.zeros(int(a["n_clusters"]), np.int64)
+                whole[a["clusters"].astype(np.int64)] = a[name]
+                a[name] = whole
         pair = FixedPair(a["inertia_high"], a["inertia_low"], float(a["scale"]))  # type: ignore[arg-type]
-        return cls(a["counts"], pair, int(a["labels_digest"]))  # type: ignore[arg-type]
+        digests = int(a["labels_digest"]), int(a.get("top_digest", 0))
+        return cls(a["counts"], pair, *digests)  # type: ignore[arg-type]

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import numpy as np
+
 from distclust.algorithms.balanced import balanced_assign
 from distclust.algorithms.bisecting import tree_of
 from distclust.algorithms.kmeans import block_centers
+from distclust.artifacts.cells import load_cells
 from distclust.artifacts.codec import encode
 from distclust.artifacts.model import Model, load_model
 from distclust.artifacts.tree import load_tree
 from distclust.config import AssignJob
 from distclust.data.refs import Metric
-from distclust.data.sources import Source
-from distclust.errors import DataError, UsageError
-from distclust.ops.centers import LabelRule
+from distclust.errors import UsageError
+from distclust.ops.centers import CenterSet, LabelRule
 from distclust.ops.profile import PreparedData, prepare
-from distclust.workflows.common import Bench, JobOutcome, Session, label_summary, run_job, source_of
+from distclust.ops.routing import RoutedCenters
+from distclust.ops.top import check_top
+from distclust.workflows.common import (
+    Bench,
+    JobOutcome,
+    Session,
+    check_width,
+    label_summary,
+    run_job,
+    source_of,
+    with_model_columns,
+)
 from distclust.workflows.gmm import label_with_mixture
+from distclust.workflows.kmedoids import assign_to_medoids
 
 RUN_KIND = "assign/1"
 BALANCE = "stats/balance.json"
@@ -39,14 +53,17 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
     DataError
         The dataset has another width than the model.
     UsageError
-        Balanced sizes are asked of a mixture.
+        More nearest centres are asked for than there are, or of a model that labels down its tree, or balanced sizes
+        of a mixture.
     """
     model = load_model(job.model)
-    job = _with_model_columns(job, model)
+    job = with_model_columns(job, model)
+    if model.kind.startswith("kmedoids"):
+        return assign_to_medoids(job, model, session or Session(), kind=RUN_KIND)
 
     def work(bench: Bench) -> tuple[dict[str, Any], dict[str, str]]:
         if _is_mixture(model):
-            data, stats = label_with_mixture(bench, model, job.model, job.on_bad_rows)
+            data, stats = label_with_mixture(bench, model, job)
             digests = {"centers": model.vectors_digest, "labels": f"{stats.labels_digest:016x}"}
             return {**label_summary(data, stats), "dimensions": bench.source.width}, digests
         precision = model.parameters.get("precision", "float32")
@@ -67,12 +84,16 @@ def run_assign(job: AssignJob, session: Session | None = None) -> JobOutcome:
             bench.run.storage.put(BALANCE, encode(report))
             summary = {**label_summary(data, stats), "balance": report}
         else:
-            stats = bench.label(data, centers, _rule(job, model, data))
+            stats = bench.label(data, centers, None if job.top else _rule(job, model, data, centers), job.top or 0)
             summary = label_summary(data, stats)
-        return summary, {"centers": model.vectors_digest, "labels": f"{stats.labels_digest:016x}"}
+        digests = {"centers": model.vectors_digest, "labels": f"{stats.labels_digest:016x}"}
+        if job.top is not None:
+            digests["top"] = f"{stats.top_digest:016x}"
+        return summary, digests
 
     source = source_of(job)
-    _check_width(source, model)
+    check_width(source, model)
+    _check_top(job, model)
     if job.balanced and _is_mixture(model):
         raise UsageError(
             "a mixture labels rows by probability: balanced sizes are for models with centres alone.",
@@ -87,26 +108,28 @@ def _is_mixture(model: Model) -> bool:
     return model.kind.partition("/")[0] in ("gmm", "ppp")
 
 
-def _with_model_columns(job: AssignJob, model: Model) -> AssignJob:
-    if job.column or job.columns:
-        return job
-    update = {"column": model.parameters.get("column"), "columns": tuple(model.parameters.get("columns", ()))}
-    return job.model_copy(update=update)
-
-
-def _rule(job: AssignJob, model: Model, data: PreparedData) -> LabelRule | None:
+def _rule(job: AssignJob, model: Model, data: PreparedData, centers: CenterSet) -> LabelRule | None:
     """Return how the model labels rows; None for the nearest centre."""
-    if model.parameters.get("labels") != "tree":
+    how = model.parameters.get("labels")
+    if how == "routed":
+        cells = block_centers(load_cells(job.model, model.parameters["cells"]), data.offset, data.view.dtype)
+        assert model.parent is not None
+        starts = np.searchsorted(model.parent, np.arange(len(cells) + 1))
+        return RoutedCenters(cells, starts, centers, int(model.parameters["label_probes"]))
+    if how != "tree":
         return None
     stored = load_tree(job.model, model.parameters["tree"])
     return tree_of(model.centers, stored.vectors, stored.children, data.offset, data.view.dtype)
 
 
-def _check_width(source: Source, model: Model) -> None:
-    width = model.centers.shape[1]
-    if source.width != width:
-        raise DataError(
-            f"the rows have {source.width} values, the model's centres have {width}.",
-            where=source.describe_place(),
-            do="Embed the rows as those that the model was fitted on, or name another column.",
+def _check_top(job: AssignJob, model: Model) -> None:
+    if job.top is None:
+        return
+    check_top(job.top, len(model.centers))
+    if model.parameters.get("labels") == "tree":
+        raise UsageError(
+            "the model labels rows down its tree, which need not lead to the nearest centre: a row's label would not "
+            "be the first of its top centres.",
+            where=job.model,
+            do="Use a model of kmeans, or of bisect with --labels nearest.",
         )

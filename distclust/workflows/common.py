@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from distclust.artifacts.commit import read_commits
+from distclust.artifacts.commit import forget, read_commits
+from distclust.artifacts.model import Model
 from distclust.artifacts.run import RunDirectory
 from distclust.config import DataJob
 from distclust.data.node import NodeConfig
@@ -21,9 +22,10 @@ from distclust.data.storage import Storage
 from distclust.engines.events import Emit, Event, Note, StageEnded, StageStarted, ignore
 from distclust.engines.open import open_engine
 from distclust.engines.protocol import CancelToken, Engine, EngineOptions
-from distclust.errors import StorageError
-from distclust.ops.assign import assign
+from distclust.errors import DataError, StorageError
+from distclust.ops.assign import LABEL_STATS, assign, committed_stats
 from distclust.ops.centers import CenterSet, LabelRule
+from distclust.ops.measured import MeasuredData
 from distclust.ops.profile import PreparedData, partition_bytes, plan, prepare
 from distclust.stats.lloyd import AssignStats
 
@@ -91,15 +93,41 @@ class StageClock:
         emit(StageEnded(stage=name, seconds=time.perf_counter() - started))
 
 
-def source_of(job: DataJob, weight_column: str | None = None) -> Source:
-    """Open the dataset of a job."""
+def source_of(
+    job: DataJob, weight_column: str | None = None, *, mixed: bool = False, categorical: Sequence[str] = ()
+) -> Source:
+    """Open the dataset of a job; ``mixed`` and ``categorical`` are for columns of numbers and categories."""
     return open_source(
         list(job.data),
         column=job.column,
         columns=job.columns,
         id_column=job.id_column,
         weight_column=weight_column,
+        mixed=mixed,
+        categorical=categorical,
     )
+
+
+J = TypeVar("J", bound=DataJob)
+
+
+def with_model_columns(job: J, model: Model) -> J:
+    """Return a job that reads the columns the model was fitted on, where it names none."""
+    if job.column or job.columns:
+        return job
+    update = {"column": model.parameters.get("column"), "columns": tuple(model.parameters.get("columns", ()))}
+    return job.model_copy(update=update)
+
+
+def check_width(source: Source, model: Model) -> None:
+    """Raise `DataError` unless rows have as many values as the model's centres."""
+    width = model.centers.shape[1]
+    if source.width != width:
+        raise DataError(
+            f"the rows have {source.width} values, the model's centres have {width}.",
+            where=source.describe_place(),
+            do="Embed the rows as those that the model was fitted on, or name another column.",
+        )
 
 
 @dataclass(frozen=True)
@@ -119,19 +147,24 @@ class Bench:
         """Profile and cache the rows that a model is to be fitted on."""
         return prepare(self.engine, self.source, self.refs, metric=metric, precision=precision, on_bad_rows=on_bad_rows)
 
-    def label(self, data: PreparedData, centers: CenterSet, rule: LabelRule | None = None) -> AssignStats:
+    def label(self, data: PreparedData, centers: CenterSet, rule: LabelRule | None = None, top: int = 0) -> AssignStats:
         """Label the partitions that are not committed yet, by a rule or the nearest; return the statistics of all."""
-        return self.label_by(lambda sink, done: assign(self.engine, data, centers, rule=rule, sink=sink, skip=done))
+        return self.labelled(
+            lambda sink, done: assign(self.engine, data, centers, rule=rule, top=top, sink=sink, skip=done)
+        )
 
-    def label_by(self, label: Callable[[Storage, dict[int, AssignStats]], AssignStats]) -> AssignStats:
-        """Label the partitions that are not committed yet, given where to and the statistics of those that are."""
-        done = {
-            index: AssignStats.from_bytes(bytes.fromhex(commit.extra["stats"]))
-            for index, commit in read_commits(self.run.storage, "labels").items()
-        }
+    def labelled(self, label_rows: Callable[[Storage, dict[int, AssignStats]], AssignStats]) -> AssignStats:
+        """Run a labelling pass over what is not committed yet; return the statistics of all.
+
+        Parameters
+        ----------
+        label_rows : callable
+            Takes where label files go, and the statistics of the partitions that are committed, by index.
+        """
+        done = committed_stats(self.run.storage)
         rows = sum(ref.n_rows for ref in self.refs if ref.index not in done)
         with self.clock.stage("label", self.emit, rows):
-            stats = label(self.run.storage, done)
+            stats = label_rows(self.run.storage, done)
             self._check_labels()
         self.run.storage.put("stats/labels.npz", stats.to_bytes())
         return stats
@@ -202,6 +235,7 @@ def run_job(
             engine.close()
         seconds = {**clock.seconds, "total": round(time.perf_counter() - started, 3)}
         summary = {**summary, "seconds": seconds}
+        forget(run.storage, LABEL_STATS)
         run.finish(summary, digests)
         return JobOutcome(job.output, False, summary, digests)
 
@@ -219,15 +253,16 @@ def planned(job: DataJob, engine: Engine, source: Source, storage: Storage) -> t
     return plan(engine, source, cut["bytes"], cut["least"])
 
 
-def label_summary(data: PreparedData, stats: AssignStats) -> dict[str, Any]:
-    """Return the part of a summary that every labelling job has."""
+def label_summary(data: PreparedData | MeasuredData, stats: AssignStats) -> dict[str, Any]:
+    """Return the part of a summary that every labelling job has; of k-medoids the sum is called loss."""
+    total = "loss" if isinstance(data, MeasuredData) else "inertia"
     return {
         "rows": int(stats.counts.sum()),
         "bad_rows": data.n_bad,
         "dimensions": data.width,
         "clusters": len(stats.counts),
         "empty_clusters": int(np.count_nonzero(stats.counts == 0)),
-        "inertia": stats.inertia.total(),
+        total: stats.inertia.total(),
         "largest_cluster": int(stats.counts.max()),
         "smallest_cluster": int(stats.counts.min()),
     }

@@ -121,6 +121,7 @@ def run_evaluate(job: EvaluateJob, session: Session | None = None) -> RunScores:
     storage = open_storage(job.run)
     record = _complete_run(storage)
     model = _model_of(storage, record)
+    _check_metric(model, storage)
     if model.parameters.get("mixture", {}).get("projection_digest"):
         raise UsageError(
             "the run projected its rows (zscore, pca); labels of projected rows cannot be scored.",
@@ -191,6 +192,16 @@ def _model_of(storage: Storage, record: dict[str, Any]) -> Model:
             do="Assign the rows again.",
         )
     return model
+
+
+def _check_metric(model: Model, storage: Storage) -> None:
+    """Refuse runs of k-medoids whose dissimilarity is not the one that the scores are made of."""
+    if model.kind.startswith("kmedoids") and model.metric != "euclidean":
+        raise UsageError(
+            f"the scores are of squared Euclidean distances, the run's metric is {model.metric!r}.",
+            where=storage.where(),
+            do="Its loss and its medoid silhouette are in its summary: distclust inspect.",
+        )
 
 
 def _source_of(job: EvaluateJob, record: dict[str, Any]) -> Source:

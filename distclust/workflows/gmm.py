@@ -11,7 +11,7 @@ from distclust.algorithms.mixture import MixtureResult, criteria_of, fit_mixture
 from distclust.artifacts.codec import sha256
 from distclust.artifacts.mixture import StoredMixture, load_mixture, save_mixture
 from distclust.artifacts.model import Model, save_model
-from distclust.config import GMMJob
+from distclust.config import AssignJob, GMMJob
 from distclust.ops.members import label_members
 from distclust.ops.mixture import Mixture, expectation, grid_of
 from distclust.ops.profile import PreparedData, prepare, projected
@@ -55,7 +55,7 @@ def run_gmm(job: GMMJob, session: Session | None = None) -> JobOutcome:
         mixture = replaced_means(result.mixture, means - data.offset)
         totals = expectation(bench.engine, data.pinned, mixture, grid_of(data), label="score")
         bench.run.storage.put(STATS, totals.to_bytes())
-        stats = bench.label_by(
+        stats = bench.labelled(
             lambda sink, done: label_members(bench.engine, data, mixture, top=job.top, sink=sink, skip=done)
         )
         with bench.clock.stage("write", bench.emit):
@@ -81,22 +81,22 @@ def replaced_means(mixture: Mixture, means: npt.NDArray[np.float64]) -> Mixture:
     return Mixture(mixture.covariance_type, mixture.weights, means, mixture.covariances)
 
 
-def label_with_mixture(bench: Bench, model: Model, place: str, on_bad_rows: Any) -> tuple[PreparedData, AssignStats]:
-    """Label the rows of a job with the mixture of a model, as many components listed as the model's run did."""
-    stored = load_mixture(place, model.parameters["mixture"])
+def label_with_mixture(bench: Bench, model: Model, job: AssignJob) -> tuple[PreparedData, AssignStats]:
+    """Label the rows of a job with the mixture of its model; without ``top``, it lists as many components as there."""
+    stored = load_mixture(job.model, model.parameters["mixture"])
     data = prepare(
         bench.engine,
         bench.source,
         bench.refs,
         precision=model.parameters["precision"],
-        on_bad_rows=on_bad_rows,
+        on_bad_rows=job.on_bad_rows,
         center=model.center_offset,
         axes=stored.axes,
     )
     kind = cast(CovarianceType, stored.covariance_type)
     mixture = Mixture(kind, stored.weights, stored.means - data.offset, stored.covariances)
-    top = int(model.parameters["top"])
-    stats = bench.label_by(lambda sink, done: label_members(bench.engine, data, mixture, top=top, sink=sink, skip=done))
+    top = int(model.parameters["top"]) if job.top is None else job.top
+    stats = bench.labelled(lambda sink, done: label_members(bench.engine, data, mixture, top=top, sink=sink, skip=done))
     return data, stats
 
 

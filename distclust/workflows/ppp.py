@@ -51,7 +51,7 @@ def run_ppp(job: PPPJob, session: Session | None = None) -> JobOutcome:
         result = fit_ppp(bench.engine, data, job.settings(), bench.run)
         top = min(job.top, len(result.mixture))
         seen = result.fit.data
-        stats = bench.label_by(
+        stats = bench.labelled(
             lambda sink, done: label_members(bench.engine, seen, result.mixture, top=top, sink=sink, skip=done)
         )
         with bench.clock.stage("write", bench.emit):

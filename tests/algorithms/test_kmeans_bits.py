@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distclust.algorithms import progressive, seeding
@@ -14,6 +14,7 @@ from distclust.algorithms.kmeans import fit_kmeans
 from distclust.algorithms.kmeans_config import KMeansConfig
 from distclust.engines.local import LocalEngine
 from distclust.engines.protocol import Engine
+from distclust.ops import bounds
 from distclust.ops.assign import assign, predict
 from distclust.testing.hostile import HostileEngine
 from tests.algorithms.rows import prepared, random_sizes
@@ -97,15 +98,64 @@ def test_the_rounds_of_scalable_seeding_agree(weighted: bool, monkeypatch: pytes
         assert fit_bits(hostile, X, random_sizes(rng, 3000, 6), config, weights=weights) == whole
 
 
+@pytest.fixture
+def bounds_always(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Keep bounds whatever the shape; return the pairs compared by each assignment with bounds."""
+    monkeypatch.setattr(bounds, "LEAST_CLUSTERS_BY_WIDTH", ((1, 1),))
+    monkeypatch.setattr(bounds, "MOST_BYTES_PER_VALUE", 10**9)
+    monkeypatch.setattr(bounds, "MOST_MOVED", 1.0)
+    pairs: list[int] = []
+    assign_bounded = bounds.assign_bounded
+
+    def counted(*arguments: Any) -> Any:
+        labels, sqdist, compared = assign_bounded(*arguments)
+        pairs.append(compared)
+        return labels, sqdist, compared
+
+    monkeypatch.setattr(bounds, "assign_bounded", counted)
+    return pairs
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_bounds_change_no_bit(kind: str) -> None:
+def test_bounds_change_no_bit(kind: str, bounds_always: list[int]) -> None:
     rng = np.random.default_rng(3)
     X = adversarial(rng, 4000, 40, kind)
     settings_: dict[str, Any] = {"n_clusters": 70, "max_iter": 25, "seed": 1, "rtol": 0, "tol": 0, "allow_fewer": True}
     with LocalEngine(2) as local, HostileEngine(1) as hostile:
         plain = fit_bits(local, X, None, KMeansConfig(**settings_, algorithm="lloyd"))
+        assert not bounds_always
         assert fit_bits(local, X, random_sizes(rng, 4000, 5), KMeansConfig(**settings_)) == plain
+        assert bounds_always
+        if kind != "outlier":  # it pulls the centre of centring away, so that float32 cannot tell the others apart
+            assert sum(bounds_always) < len(bounds_always) * 4000 / 5 * 70
         assert fit_bits(hostile, X, random_sizes(rng, 4000, 5), KMeansConfig(**settings_)) == plain
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 10**6),
+    kind=st.sampled_from(KINDS),
+    metric=st.sampled_from(["euclidean", "cosine"]),
+    precision=st.sampled_from(["float32", "float64"]),
+    weighted=st.booleans(),
+    share=st.sampled_from([0.02, 0.3, 0.95, 1.0]),
+)
+def test_bounds_change_no_bit_whatever_the_number_of_clusters(
+    seed: int, kind: str, metric: Any, precision: str, weighted: bool, share: float, bounds_always: list[int]
+) -> None:
+    rng = np.random.default_rng(seed)
+    n, d = int(rng.integers(20, 200)), int(rng.integers(1, 40))
+    X = adversarial(rng, n, d, kind)
+    weights = rng.choice([0.5, 1.0, 7.0], n) if weighted else None
+    settings_: dict[str, Any] = {
+        "n_clusters": max(1, int(share * n)), "init": "random", "metric": metric, "max_iter": 8, "seed": seed,
+        "rtol": 0, "tol": 0, "allow_fewer": True,
+    }  # fmt: skip
+    how: dict[str, Any] = {"weights": weights, "precision": precision, "on_bad_rows": "drop"}
+    with LocalEngine(2) as local, HostileEngine(seed) as hostile:
+        plain = fit_bits(local, X, None, KMeansConfig(**settings_, algorithm="lloyd"), **how)
+        assert fit_bits(local, X, None, KMeansConfig(**settings_), **how) == plain
+        assert fit_bits(hostile, X, random_sizes(rng, n, 3), KMeansConfig(**settings_), **how) == plain
 
 
 def test_progressive_fits_agree(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,24 +5,34 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import resource
 import statistics
+import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-def parse_arguments(description: str) -> argparse.Namespace:
-    """Read ``--smoke`` (tiny sizes, to see that it runs) and ``--repeat``."""
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser of ``--smoke`` (tiny sizes, to see that it runs) and ``--repeat``."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: only to see that the benchmark runs")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each measurement; the median is printed")
-    return parser.parse_args()
+    return parser
+
+
+def parse_arguments(description: str) -> argparse.Namespace:
+    """Read the arguments that all benchmarks have."""
+    return make_parser(description).parse_args()
 
 
 def print_machine(*packages: str) -> None:
@@ -64,6 +74,58 @@ def median_seconds(run: Callable[[], object], repeat: int) -> float:
         run()
         times.append(time.perf_counter() - started)
     return statistics.median(times)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a command took.
+
+    Attributes
+    ----------
+    peaks : list of float
+        Peak resident MB of each python process, the largest first.
+    wall, cpu : float
+        Seconds; processor time of the processes that were waited for: what a JVM or a daemon started may be missing.
+    """
+
+    peaks: list[float]
+    wall: float
+    cpu: float
+
+
+def watched(command: Sequence[str]) -> Footprint:
+    """Run a command to its end and watch its processes; ends this program if it fails."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    seen: dict[int, float] = {}
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.is_set():
+            for member in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+                try:
+                    if "python" in member.name():
+                        seen[member.pid] = max(seen.get(member.pid, 0.0), member.memory_info().rss / 2**20)
+                except psutil.Error:
+                    continue
+            time.sleep(0.01)
+
+    def guarded() -> None:
+        try:
+            watch()
+        except psutil.NoSuchProcess:
+            return
+
+    watcher = threading.Thread(target=guarded, daemon=True)
+    watcher.start()
+    code = process.wait()
+    stop.set()
+    watcher.join()
+    if code:
+        raise SystemExit(f"the job ended with code {code}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Footprint(sorted(seen.values(), reverse=True), time.perf_counter() - started, cpu)
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -6,15 +6,11 @@ The interpreter is what a process of the same command holds before it touches ro
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 
-import psutil
-from _common import mixture, parse_arguments, print_machine, print_table, write_dataset
+from _common import mixture, parse_arguments, print_machine, print_table, watched, write_dataset
 
 MEMORY_MB = 256
 
@@ -40,34 +36,7 @@ def peaks(data: Path, output: Path, engine: str, k: int) -> list[float]:
         "--max-iter",
         "5",
     ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    seen: dict[int, float] = {}
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.is_set():
-            for member in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
-                try:
-                    if "python" in member.name():
-                        seen[member.pid] = max(seen.get(member.pid, 0.0), member.memory_info().rss / 2**20)
-                except psutil.Error:
-                    continue
-            time.sleep(0.01)
-
-    def guarded() -> None:
-        try:
-            watch()
-        except psutil.NoSuchProcess:
-            return
-
-    watcher = threading.Thread(target=guarded, daemon=True)
-    watcher.start()
-    code = process.wait()
-    stop.set()
-    watcher.join()
-    if code:
-        raise SystemExit(f"the job ended with code {code}")
-    return sorted(seen.values(), reverse=True)
+    return watched(command).peaks
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -66,6 +67,53 @@ def test_damaged_files_are_none(tmp_path: Path) -> None:
         assert state.get("labels", "1") is None
     path.write_bytes(whole)
     assert state.get("labels", "1") is not None
+
+
+def test_what_is_taken_is_gone_until_it_is_given_back(state: RowState) -> None:
+    state.give("bounds", "1", np.arange(4.0))
+    array = state.take("bounds", "1")
+    assert array is not None
+    assert state.take("bounds", "1") is None
+    array *= 2
+    state.put("bounds", "0", np.zeros(1))
+    state.give("bounds", "2", array)
+    assert state.get("bounds", "0") is None, "only one of its kind stays"
+    assert state.take("bounds", "1") is None
+    again = state.take("bounds", "2")
+    assert again is not None
+    np.testing.assert_array_equal(again, [0.0, 2.0, 4.0, 6.0])
+
+
+def test_a_taken_file_is_written_in_place_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    state = FileState(tmp_path)
+    state.give("bounds", "1", np.zeros(1000))
+    (path,) = tmp_path.rglob("*.npy")
+    before = path.stat().st_ino
+    array = state.take("bounds", "1")
+    assert array is not None
+    array[:] = 7
+    state.give("bounds", "2", array)
+    (path,) = tmp_path.rglob("*.npy")
+    assert path.stat().st_ino == before
+    del array
+    gc.collect()
+    kept = state.take("bounds", "2")
+    assert kept is not None
+    assert (kept == 7).all()
+    del kept
+    gc.collect()
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_damaged_files_are_not_taken(tmp_path: Path) -> None:
+    state = FileState(tmp_path)
+    for cut in (slice(0, -1), slice(0, 20), slice(0, 0), None):
+        state.give("bounds", "1", np.arange(100))
+        (path,) = tmp_path.rglob("*.npy")
+        whole = path.read_bytes()
+        path.write_bytes(whole + b"x" if cut is None else whole[cut])
+        assert state.take("bounds", "1") is None
+        assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
 def test_pickles_are_not_loaded(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from distclust import KMeans
+from distclust.algorithms import two_level
 from distclust.engines.local import LocalEngine
 from distclust.errors import DataError, UsageError
 from tests.estimators.checks import checks_of
@@ -189,3 +190,19 @@ def test_errors_say_what_to_do(blobs: np.ndarray, dataset: Path) -> None:
         KMeans(3).fit(dataset, sample_weight=np.ones(600), column="v")
     with pytest.raises(UsageError, match="X has 1 features, but KMeans is expecting 5"):
         KMeans(3, random_state=0).fit(dataset, column="v").predict(dataset, columns=["w"])
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_two_levels_label_new_rows_as_they_labelled_their_own(exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(two_level, "EXACT_CLUSTERS", 1000 if exact else 10)
+    monkeypatch.setattr(two_level, "LABEL_PROBES", 2)
+    X = np.random.default_rng(3).normal(size=(2000, 4)).astype(np.float32)
+    km = KMeans(60, strategy="two-level", random_state=0, engine="local[2]").fit(X)
+    assert km.cluster_centers_.shape == (60, 4)
+    assert np.array_equal(km.predict(X), km.labels_)
+    assert np.array_equal(pickle.loads(pickle.dumps(km)).predict(X), km.labels_)
+    assert km.score(X) == -km.inertia_
+    away = ((X[:, None].astype(np.float64) - km.cluster_centers_[None]) ** 2).sum(axis=2)
+    nearest = away.argmin(axis=1)
+    assert (np.array_equal(km.labels_, nearest)) == exact
+    assert km.inertia_ == pytest.approx(away[np.arange(2000), km.labels_].sum(), rel=1e-5)

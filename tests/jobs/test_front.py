@@ -109,9 +109,10 @@ def test_flags_are_the_same_in_every_command(cli: Callable[..., Result], command
 
 def test_schema_describes_all_jobs(cli: Callable[..., Result]) -> None:
     schema = json.loads(cli("schema").stdout)
-    assert set(schema["$defs"]) == {"KMeansJob", "SweepJob", "BisectJob", "GMMJob", "AssignJob"}
+    assert set(schema["$defs"]) == {"KMeansJob", "SweepJob", "BisectJob", "KMedoidsJob", "GMMJob", "AssignJob"}
     assert schema["$defs"]["KMeansJob"]["additionalProperties"] is False
-    assert "k" in schema["$defs"]["KMeansJob"]["required"]
+    assert schema["$defs"]["KMeansJob"]["anyOf"] == [{"required": ["k"]}, {"required": ["warm_start"]}]
+    assert "k" in schema["$defs"]["BisectJob"]["required"]
     for model in schema["$defs"].values():
         assert "output" in model["required"]
 

@@ -102,6 +102,9 @@ def test_new_rows_are_labelled_as_the_model_says(
     first, second = (pq.read_table(tmp_path / name / "labels") for name in ("out", "again"))
     assert first.equals(second)
     assert cli("verify", tmp_path / "out").exit_code == 0
+    assert cli("assign", tmp_path / "out", dataset, "-o", tmp_path / "four", "--top", "4").exit_code == 0
+    lists = pq.read_table(tmp_path / "four" / "labels").column("components").to_pylist()
+    assert [row[:2] for row in lists] == first.column("components").to_pylist()
     assert f"{ROWS} × {WIDTH}\n" in cli("inspect", tmp_path / "again").stdout
 
 

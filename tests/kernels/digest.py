@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from distclust.kernels import lloyd, nearest
+from distclust.kernels import dissimilarity, lloyd, medoids, nearest
 
 
 def digest(dtype: str) -> str:
@@ -32,6 +32,36 @@ def digest(dtype: str) -> str:
     return found.hexdigest()
 
 
+MEASURES = {
+    "euclidean": "float32",
+    "manhattan": "float32",
+    "gower": "float64",
+    "jaccard": "uint8",
+    "haversine": "float64",
+}
+
+
+def medoid_digest() -> str:
+    """Digest tables under some measures, and what swaps, seeds and silhouettes make of them."""
+    rng = np.random.default_rng(1)
+    found = hashlib.sha256()
+    for name, dtype in MEASURES.items():
+        rows = rng.random((70, 2 if name == "haversine" else 19))
+        if name == "gower":
+            rows[rng.random(rows.shape) < 0.1] = np.nan
+        measure = dissimilarity.dissimilarity(name, ranges=rng.random(19) - 0.3 if name == "gower" else None)
+        x = (rows * 200 if dtype == "uint8" else rows).astype(dtype)
+        table = dissimilarity.table(measure, x, x)
+        chosen = medoids.build(table, 6)
+        state = medoids.medoid_state(chosen, table[chosen])
+        change, position = medoids.swap_changes(table, state)
+        medoids.eager_swaps(table, np.arange(70), state, 0, 70, 70)
+        silhouette = np.array([medoids.silhouette_sum(state.near_dist, state.second_dist)])
+        for array in (table, chosen, change, position, *state, silhouette):
+            found.update(array.tobytes())
+    return found.hexdigest()
+
+
 def compiled() -> dict[str, int]:
     kernels = [nearest._assign_kernel, nearest._table_kernel, lloyd._accumulate_kernel, lloyd._row_sqdist_kernel]
     total = {"hits": 0, "misses": 0}
@@ -46,4 +76,5 @@ def compiled() -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({dtype: digest(dtype) for dtype in sys.argv[1:]} | compiled()))
+    digests = {what: medoid_digest() if what == "medoids" else digest(what) for what in sys.argv[1:]}
+    print(json.dumps(digests | compiled()))

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import pairwise
+
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distclust.kernels.bounded import assign_bounded, empty_bounds, group_centers, group_order, longest_moves
-from distclust.kernels.lloyd import row_sqdist, row_sqnorm
+from distclust.kernels import _bytes
+from distclust.kernels._emit import address
+from distclust.kernels._machine import machine
+from distclust.kernels.bounded import (
+    MOST_DIMS,
+    Bounds,
+    assign_bounded,
+    bounds_bytes,
+    first_bounds,
+    level_falls,
+    quick_centers,
+)
+from distclust.kernels.lloyd import row_sqdist
 from distclust.kernels.nearest import assign_nearest, pack_centers
+from distclust.kernels.screened import screen_centers
 
-KINDS = ("plain", "clusters", "ties", "duplicates", "offset", "line", "tiny", "zeros")
+KINDS = ("plain", "clusters", "ties", "near ties", "duplicates", "offset", "line", "tiny", "huge", "mixed", "zeros")
 
 
 def rows_of(kind: str, rng: np.random.Generator, n: int, d: int) -> np.ndarray:
@@ -29,87 +45,153 @@ def rows_of(kind: str, rng: np.random.Generator, n: int, d: int) -> np.ndarray:
         X = np.outer(rng.normal(size=n), rng.normal(size=d))
     elif kind == "tiny":
         X = X * 1e-20
+    elif kind == "huge":
+        X = X * 1e17
+    elif kind == "mixed":
+        X = X * 10.0 ** rng.integers(-18, 3, (n, 1))
+    elif kind == "near ties":
+        X = rng.integers(-1, 2, (n, d)) * (1 + 1e-6 * rng.normal(size=(n, d)))
     elif kind == "zeros":
         X = np.zeros((n, d))
     return X
 
 
-@settings(max_examples=150)
+def compare(x: np.ndarray, centers: list[np.ndarray], step: float, screen: bool = False) -> list[int]:
+    """Assign rows in turn to each of several sets of centres, with bounds and without; return the pairs compared."""
+    packed = pack_centers(centers[0])
+    screened = screen_centers(centers[0], packed) if screen else None
+    labels, sqdist, bounds = first_bounds(x, centers[0], packed, step, screened)
+    expected, _ = assign_nearest(x, pack_centers(centers[0]))
+    assert np.array_equal(labels, expected)
+    assert np.array_equal(sqdist, row_sqdist(x, centers[0], expected))
+    pairs = []
+    for before, now in pairwise(centers):
+        labels, sqdist, compared = assign_bounded(
+            x, labels, quick_centers(now), level_falls(before, now, step), bounds, step, partial(pack_centers, now)
+        )
+        expected, _ = assign_nearest(x, pack_centers(now))
+        assert np.array_equal(labels, expected)
+        assert np.array_equal(sqdist, row_sqdist(x, now, expected))
+        pairs.append(compared)
+    return pairs
+
+
+@settings(max_examples=250)
 @given(
     kind=st.sampled_from(KINDS),
     seed=st.integers(0, 10**6),
-    n=st.sampled_from([0, 1, 11, 12, 13, 239, 240, 241, 700]),
-    d=st.sampled_from([1, 2, 7, 33]),
-    k=st.sampled_from([1, 2, 15, 16, 17, 40, 100]),
+    n=st.sampled_from([0, 1, 11, 12, 13, 47, 48, 49, 241, 700]),
+    d=st.sampled_from([1, 2, 7, 16, 31, 32, 33, 48, 65]),
+    k=st.sampled_from([1, 2, 15, 16, 17, 40, 63, 64, 65, 130]),
     dtype=st.sampled_from(["float32", "float64"]),
-    step=st.sampled_from([0.0, 1e-6, 0.01, 0.5]),
+    move=st.sampled_from([0.0, 1e-6, 0.01, 0.5]),
+    movers=st.sampled_from([1.0, 0.3]),
+    step=st.sampled_from([1e-3, 1e-2, 1.0]),
+    screen=st.booleans(),
 )
 def test_labels_are_those_of_the_plain_kernel_over_many_passes(
-    kind: str, seed: int, n: int, d: int, k: int, dtype: str, step: float
+    kind: str,
+    seed: int,
+    n: int,
+    d: int,
+    k: int,
+    dtype: str,
+    move: float,
+    movers: float,
+    step: float,
+    screen: bool,
 ) -> None:
     rng = np.random.default_rng(seed)
     x = rows_of(kind, rng, n, d).astype(dtype)
     spread = float(np.abs(x).max(initial=1e-20))
-    centers = rows_of(kind, rng, k, d).astype(dtype)
-    order = group_order(centers)
-    bounds = empty_bounds(n, group_centers(centers, order))
-    labels, _ = assign_nearest(x, pack_centers(centers))
-    previous = centers
+    centers = [rows_of(kind, rng, k, d).astype(dtype)]
     for _ in range(5):
-        grouped = group_centers(centers, order)
-        near = row_sqdist(x, centers, labels)
-        found, tiles = assign_bounded(
-            x, row_sqnorm(x), near, labels, grouped, longest_moves(previous, centers, order), bounds
-        )
-        expected, _ = assign_nearest(x, pack_centers(centers))
-        assert np.array_equal(found, expected)
-        assert tiles <= n * grouped.packed.panels.shape[0]
-        labels, previous = found, centers
-        centers = (centers + step * spread * rng.normal(size=centers.shape)).astype(dtype)
+        moves = move * spread * rng.normal(size=(k, d)) * (rng.random((k, 1)) < movers)
+        centers.append((centers[-1] + moves).astype(dtype))
+    compare(x, centers, step * spread, screen)
 
 
-def test_bounds_are_below_every_distance() -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", ["plain", "clusters", "line"])
+@pytest.mark.parametrize("d", [9, 50])
+def test_bounds_are_below_every_distance(kind: str, dtype: str, d: int) -> None:
     rng = np.random.default_rng(0)
-    x = rows_of("clusters", rng, 500, 9).astype(np.float32)
-    centers = rows_of("clusters", rng, 70, 9).astype(np.float32)
-    order = group_order(centers)
-    grouped = group_centers(centers, order)
-    bounds = empty_bounds(500, grouped)
-    labels = np.zeros(500, np.int32)
-    still = np.zeros(grouped.packed.panels.shape[0], np.float32)
-    for _ in range(3):
-        labels, _ = assign_bounded(x, row_sqnorm(x), row_sqdist(x, centers, labels), labels, grouped, still, bounds)
-        exact = np.sqrt(((x[:, None].astype(float) - centers[order][None]) ** 2).sum(-1))
-        for p in range(len(still)):
-            lowest = exact[:, 16 * p : 16 * p + 16].min(axis=1)
-            assert (bounds[:, p].reshape(-1)[:500] <= lowest).all()
+    x = rows_of(kind, rng, 500, d).astype(dtype)
+    centers = rows_of(kind, rng, 70, d).astype(dtype)
+    step = 0.02
+    packed = pack_centers(centers)
+    labels, _, bounds = first_bounds(x, centers, packed, step, screen_centers(centers, packed))
+    for _ in range(5):
+        exact = np.sqrt(((x[:, None].astype(float) - centers[None]) ** 2).sum(-1))
+        told = bounds.levels[:, :70] > 0
+        lowest = bounds.rows[:, :1] + step * bounds.levels[:, :70]
+        assert told.any()
+        assert (lowest <= exact)[told].all()
+        before, centers = centers, (centers + 0.05 * rng.normal(size=centers.shape)).astype(dtype)
+        falls = level_falls(before, centers, step)
+        labels, _, _ = assign_bounded(
+            x, labels, quick_centers(centers), falls, bounds, step, partial(pack_centers, centers)
+        )
 
 
-def test_far_groups_are_left_out() -> None:
+def test_far_centers_are_left_out() -> None:
     rng = np.random.default_rng(1)
     x = rows_of("clusters", rng, 2400, 16).astype(np.float32)
     centers = x[rng.choice(2400, 160, replace=False)]
-    order = group_order(centers)
-    grouped = group_centers(centers, order)
-    bounds = empty_bounds(2400, grouped)
-    still = np.zeros(grouped.packed.panels.shape[0], np.float32)
-    labels, first = assign_bounded(
-        x, row_sqnorm(x), np.full(2400, 1e9), np.zeros(2400, np.int32), grouped, still, bounds
-    )
-    _, second = assign_bounded(x, row_sqnorm(x), row_sqdist(x, centers, labels), labels, grouped, still, bounds)
-    assert first == 2400 * len(still), "nothing is known yet"
-    assert second < first / 3
+    (pairs,) = compare(x, [centers, centers], 0.02)
+    assert pairs < 2400 * 160 / 10
 
 
-def test_groups_hold_neighbours() -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_center_far_off_costs_the_others_nothing(dtype: str) -> None:
+    rng = np.random.default_rng(1)
+    x = rows_of("clusters", rng, 1000, 16).astype(dtype)
+    x[0] *= 1e7
+    centers = x[rng.choice(1000, 100, replace=False)]
+    centers[7] = x[0]
+    first, second = compare(x, [centers, centers, centers], 0.02)
+    assert first < 1000 * 100 / 10
+    assert second < 1000 * 100 / 10
+
+
+def test_rows_are_not_wider_than_the_proof() -> None:
+    x = np.zeros((1, MOST_DIMS + 1), np.float32)
+    with pytest.raises(ValueError, match="bounds are proven for 500000 at most"):
+        first_bounds(x, x, pack_centers(x), 1.0)
+
+
+def test_only_near_ties_beyond_a_few_need_the_plain_kernel() -> None:
     rng = np.random.default_rng(2)
-    blobs = np.repeat(10 * rng.normal(size=(8, 5)), 16, axis=0)
-    centers = (blobs + 0.01 * rng.normal(size=blobs.shape)).astype(np.float32)
-    mixed = rng.permutation(128)
-    groups = mixed[group_order(centers[mixed])].reshape(8, 16) // 16
-    assert (groups == groups[:, :1]).all()
+    x = rng.normal(size=(300, 8)).astype(np.float32)
+    centers = np.repeat(rng.normal(size=(16, 8)), 4, axis=0).astype(np.float32)
+    assert compare(x, [centers, centers], 0.02)[0] < 300 * 64, "a row has 4 nearest centres"
+    same = np.repeat(centers[:4], 16, axis=0)
+    assert compare(x, [same, same], 0.02)[0] > 300 * 64, "a row has 16"
 
 
-@pytest.mark.parametrize("k", [1, 16, 33])
-def test_an_order_holds_every_centre_once(k: int) -> None:
-    assert sorted(group_order(np.zeros((k, 3), np.float32)).tolist()) == list(range(k))
+def test_a_level_falls_only_with_its_center() -> None:
+    old = np.zeros((3, 2), np.float32)
+    new = np.array([[0, 0], [1e-30, 0], [3, 4]], np.float32)
+    assert level_falls(old, new, 1.0)[:4].tolist() == [0, 1, 6, 0]
+    assert level_falls(old, new, 1e-3)[2] == 255
+
+
+def test_the_bytes_of_bounds_are_counted() -> None:
+    assert bounds_bytes(10, 65) == Bounds.empty(10, 65).data.nbytes == 10 * (128 + 24)
+
+
+@pytest.mark.parametrize("width", [w for w in (0, 16, 32) if w <= machine().short_products])
+def test_sums_of_products_do_not_depend_on_the_instruction(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_bytes, "machine", lambda: machine()._replace(short_products=width))
+    products = _bytes.make_products()
+
+    @numba.njit
+    def run(x: np.ndarray, centers: np.ndarray, ids: np.ndarray, out: np.ndarray) -> None:
+        products(address(x), address(centers), centers.shape[1] * 2, address(ids), x.shape[0], address(out))
+
+    rng = np.random.default_rng(3)
+    x = rng.integers(-4000, 4000, 64).astype(np.int16)
+    centers = rng.integers(-4000, 4000, (9, 64)).astype(np.int16)
+    ids, out = np.array([8, 0, 3, 3], np.int32), np.empty(4, np.int32)
+    run(x, centers, ids, out)
+    assert out.tolist() == (centers[ids].astype(int) @ x).tolist()

@@ -1,4 +1,4 @@
-"""Exponential and logarithm: a few units in the last place, and golden bits."""
+"""Exponential, logarithm and the functions of angles: a few units in the last place, and golden bits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from distclust.kernels.elementary import exponential, logarithm
+from distclust.kernels.elementary import arcsine, exponential, logarithm, sine_cosine
 
 
 def test_exponential() -> None:
@@ -21,6 +21,20 @@ def test_logarithm() -> None:
     exact = np.log(x.astype(np.longdouble)).astype(float)
     np.testing.assert_allclose(logarithm(x), exact, rtol=4e-15)
     assert logarithm(np.array([0.0, 1.0])).tolist() == [-np.inf, 0.0]
+
+
+def test_sine_and_cosine() -> None:
+    x = np.concatenate([np.linspace(-1000, 1000, 4001), np.arange(-8, 9) * (np.pi / 4), [1e-300, -1e-9]])
+    sine, cosine = sine_cosine(x)
+    np.testing.assert_allclose(sine, np.sin(x.astype(np.longdouble)).astype(float), rtol=1e-13, atol=3e-16)
+    np.testing.assert_allclose(cosine, np.cos(x.astype(np.longdouble)).astype(float), rtol=1e-13, atol=3e-16)
+    assert sine_cosine(np.zeros(1))[0] == 0.0
+
+
+def test_arcsine() -> None:
+    x = np.concatenate([np.linspace(0, 1, 3001), [0.5, np.nextafter(0.5, 0), np.nextafter(1, 0), 1e-300]])
+    exact = np.arcsin(x.astype(np.longdouble)).astype(float)
+    np.testing.assert_allclose([arcsine(value) for value in x], exact, rtol=5e-16)
 
 
 def test_bits_do_not_depend_on_place_or_machine() -> None:

@@ -100,7 +100,7 @@ class TestBits:
         packed = pack_centers(centers)
         labels, scores = assign_nearest(x, packed)
         for size in (1, 5000, 10**9):
-            monkeypatch.setattr(nearest, "_GROUP_BYTES", size)
+            monkeypatch.setattr(nearest, "GROUP_BYTES", size)
             again = assign_nearest(x, packed)
             assert again[0].tobytes() == labels.tobytes()
             assert again[1].tobytes() == scores.tobytes()

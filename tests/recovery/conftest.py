@@ -33,6 +33,40 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 @pytest.fixture(scope="session")
+def medoids(shared_data: Path) -> Case:
+    """The same embeddings by k-medoids: passes of swaps judged on 300 columns, and passes for central rows."""
+    settings = {
+        "column": "embedding",
+        "k": 40,
+        "metric": "cosine",
+        "method": "onebatch",
+        "batch_size": 300,
+        "rtol": 0.0,
+    }
+    return Case(shared_data / "minipile", {**settings, "max_iter": 3}, "kmedoids")
+
+
+@pytest.fixture(scope="session")
+def diamonds(shared_data: Path) -> Case:
+    """Real numbers and categories: 53 940 rows of 9 columns."""
+    columns = ("carat", "cut", "color", "clarity", "depth", "table", "price", "x", "y")
+    settings = {"columns": columns, "k": 15, "metric": "gower", "method": "onebatch", "batch_size": 300, "rtol": 0.0}
+    return Case(shared_data / "mixed" / "diamonds.parquet", {**settings, "max_iter": 3}, "kmedoids")
+
+
+@pytest.fixture(scope="session")
+def medoids_bits(medoids: Case, tmp_path_factory: pytest.TempPathFactory) -> Bits:
+    """The reference: local threads, two of them."""
+    return run_bits(medoids.job(tmp_path_factory.mktemp("reference") / "out", engine="local[2]"))
+
+
+@pytest.fixture(scope="session")
+def diamonds_bits(diamonds: Case, tmp_path_factory: pytest.TempPathFactory) -> Bits:
+    """The reference: local threads, two of them."""
+    return run_bits(diamonds.job(tmp_path_factory.mktemp("reference") / "out", engine="local[2]"))
+
+
+@pytest.fixture(scope="session")
 def minipile_bits(minipile: Case, tmp_path_factory: pytest.TempPathFactory) -> Bits:
     """The reference: local threads, two of them."""
     return run_bits(minipile.job(tmp_path_factory.mktemp("reference") / "out", engine="local[2]"))

@@ -63,7 +63,8 @@ def proposals(rng: np.random.Generator, first_id: int) -> Proposals:
 
 def assign_stats(rng: np.random.Generator) -> AssignStats:
     pair = FixedPair(rng.integers(0, 99, K), rng.integers(0, 99, K), 2.0)
-    return AssignStats(rng.integers(0, 99, K), pair, int(rng.integers(0, 2**63)) * 2)
+    labels, lists = (int(digest) * 2 for digest in rng.integers(0, 2**63, 2))
+    return AssignStats(rng.integers(0, 99, K), pair, labels, lists)
 
 
 def gaussian_stats(rng: np.random.Generator) -> GaussianStats:

@@ -12,9 +12,13 @@ import pytest
     "module",
     [
         "distclust.algorithms.balanced",
+        "distclust.estimators._base",
+        "distclust.algorithms.medoid_seeds",
+        "distclust.algorithms.medoids",
         "distclust.estimators.kmeans",
         "distclust.algorithms.mixture",
         "distclust.estimators.bisecting",
+        "distclust.estimators.kmedoids",
         "distclust.estimators.mixture",
         "distclust.engines.open",
         "distclust.engines.local",

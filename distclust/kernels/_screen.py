@@ -1,0 +1,253 @@
+"""Vector code of the screen: products of rows and centres rounded to 8-bit integers, four to a lane.
+
+Axis letters: d dimensions, padded to a multiple of 4 (`quads` of four). A tile is `rows` rows by `vectors` vectors of
+16 centres. All arguments are addresses, counts and offsets as int64 unless a function says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from distclust.kernels._emit import I32, I64, LANES, Emitter
+
+QUAD = 4
+"""8-bit values that one lane multiplies and adds at once."""
+
+BIAS = 128
+"""Added to rounded centres: the instruction multiplies unsigned values with signed ones."""
+
+MOST = 127
+"""Largest rounded value."""
+
+CANDIDATE_LANES = LANES["float32"]
+
+_I8 = ir.IntType(8)
+_UNROLL = 2
+
+
+def make_screen_tile(rows: int, vectors: int) -> Any:
+    """Return ``screen_tile(x, stride, panel, quads, sums, turns, slacks, steps, norms, lengths, out, ...)``.
+
+    Stores for every row and centre of a tile a lower bound of ``||c||^2 - 2 x.c``, and lowers `least` ([rows, 16],
+    float32), which takes upper bounds. `sums` (int32), `turns` and `slacks` (float32) have a value for each row;
+    `steps`, `norms` and `lengths` (float32) one for each centre of the panel: a product is
+    ``norm + turn * step * integer``, its error at most ``slack * length``.
+    """
+
+    @intrinsic
+    def screen_tile(
+        typing_context, x, stride, panel, quads, sums, turns, slacks, steps, norms, lengths, out, out_stride, least
+    ):
+        def codegen(context, builder, signature, arguments):
+            x, stride, panel, quads, sums, turns, slacks, steps, norms, lengths, out, out_stride, least = arguments
+            emit = Emitter(builder, "float32")
+            lanes = emit.lanes
+            totals = _products(emit, (rows, vectors), x, stride, panel, quads, sums)
+            for q in range(vectors):
+                step, norm, length = (
+                    emit.load(emit.place(start, q * lanes), emit.vector, 4) for start in (steps, norms, lengths)
+                )
+                for r in range(rows):
+                    turn = emit.splat(emit.load(emit.place(turns, r), emit.scalar, 4))
+                    error = builder.fmul(emit.splat(emit.load(emit.place(slacks, r), emit.scalar, 4)), length)
+                    product = builder.fmul(builder.sitofp(totals[r * vectors + q], emit.vector), step)
+                    score = emit.fma(turn, product, norm)
+                    row = emit.place(out, builder.mul(out_stride, ir.Constant(I64, r)))
+                    emit.store(builder.fsub(score, error), emit.place(row, q * lanes), 4)
+                    least_r = emit.place(least, r * lanes)
+                    upper, low = builder.fadd(score, error), emit.load(least_r, emit.vector, 4)
+                    emit.store(builder.select(builder.fcmp_ordered("<", upper, low), upper, low), least_r, 4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 13), codegen
+
+    return screen_tile
+
+
+def _products(
+    emit: Emitter,
+    tile: tuple[int, int],
+    x: ir.Value,
+    stride: ir.Value,
+    panel: ir.Value,
+    quads: ir.Value,
+    sums: ir.Value,
+) -> list[ir.Value]:
+    """Emit the integer products of a tile, row by row; `sums` has what the bias of the centres adds to each row."""
+    rows, vectors = tile
+    builder = emit.ir
+    bytes_of = ir.VectorType(_I8, QUAD * emit.lanes)
+    dot = builder.module.declare_intrinsic(
+        "llvm.x86.avx512.vpdpbusd.512", (), ir.FunctionType(emit.indices, [emit.indices, bytes_of, bytes_of])
+    )
+    starts = [emit.place(x, builder.mul(stride, ir.Constant(I64, r)), 1) for r in range(rows)]
+
+    def quad(i: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
+        line = emit.place(panel, builder.mul(i, ir.Constant(I64, QUAD * emit.lanes * vectors)), 1)
+        centers = [
+            emit.load(emit.place(line, q * emit.lanes * QUAD, 1), bytes_of, emit.lanes * QUAD) for q in range(vectors)
+        ]
+        out = []
+        for r in range(rows):
+            four = builder.bitcast(emit.splat(emit.load(emit.place(starts[r], i, QUAD), I32, 1)), bytes_of)
+            out += [builder.call(dot, [totals[r * vectors + q], centers[q], four]) for q in range(vectors)]
+        return out
+
+    def several(i: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
+        for step in range(_UNROLL):
+            totals = quad(emit.add(i, step), totals)
+        return totals
+
+    first = []
+    for r in range(rows):
+        first += [emit.splat(emit.load(emit.place(sums, r, 4), I32, 4))] * vectors
+    whole = builder.and_(quads, ir.Constant(I64, -_UNROLL))
+    totals = emit.loop(ir.Constant(I64, 0), whole, _UNROLL, first, several)
+    return emit.loop(whole, quads, 1, totals, quad)
+
+
+@intrinsic
+def largest_value(typing_context, x, d):
+    """Return the largest magnitude in a float32 row."""
+
+    def codegen(context, builder, signature, arguments):
+        x, d = arguments
+        emit = Emitter(builder, "float32")
+        whole = builder.and_(d, ir.Constant(I64, -emit.lanes))
+        absolute = [
+            builder.module.declare_intrinsic(f"llvm.fabs.{suffix}", (), ir.FunctionType(kind, [kind]))
+            for suffix, kind in ((f"v{emit.lanes}f32", emit.vector), ("f32", emit.scalar))
+        ]
+
+        def body(one: bool) -> Any:
+            def step(i: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+                value = emit.load(emit.place(x, i), emit.scalar if one else emit.vector, 4)
+                value = builder.call(absolute[one], [value])
+                return [builder.select(builder.fcmp_ordered(">", value, carried[0]), value, carried[0])]
+
+            return step
+
+        (vector,) = emit.loop(ir.Constant(I64, 0), whole, emit.lanes, [emit.same(0.0)], body(False))
+        fold = builder.module.declare_intrinsic(
+            f"llvm.vector.reduce.fmax.v{emit.lanes}f32", (), ir.FunctionType(emit.scalar, [emit.vector])
+        )
+        (value,) = emit.loop(whole, d, 1, [builder.call(fold, [vector])], body(True))
+        return value
+
+    return types.float32(types.int64, types.int64), codegen
+
+
+@intrinsic
+def round_bytes(typing_context, x, scale, step, d, out, sums):
+    """Round ``x * scale`` of a float32 row to bytes; return the sum of squares of ``x - step * rounded``.
+
+    `scale` and `step` are float32. `sums` (one int32) takes the sum of the rounded values; the caller pads `out`.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        x, scale, step, d, out, sums = arguments
+        emit = Emitter(builder, "float32")
+        lanes = emit.lanes
+        whole = builder.and_(d, ir.Constant(I64, -lanes))
+
+        def body(one: bool) -> Any:
+            kind, integers = (emit.scalar, I32) if one else (emit.vector, emit.indices)
+            suffix = "f32" if one else f"v{lanes}f32"
+            rint = builder.module.declare_intrinsic(f"llvm.rint.{suffix}", (), ir.FunctionType(kind, [kind]))
+            factor, back = (scale, step) if one else (emit.splat(scale), emit.splat(step))
+            small = _I8 if one else ir.VectorType(_I8, lanes)
+
+            def turn(i: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+                total, squares = carried
+                value = emit.load(emit.place(x, i), kind, 4)
+                rounded = builder.call(rint, [builder.fmul(value, factor)])
+                whole_number = builder.fptosi(rounded, integers)
+                emit.store(builder.trunc(whole_number, small), emit.place(out, i, 1), 1)
+                left = builder.fsub(value, builder.fmul(back, rounded))
+                return [builder.add(total, whole_number), builder.fadd(squares, builder.fmul(left, left))]
+
+            return turn
+
+        nothing = ir.Constant(emit.indices, [0] * lanes)
+        totals, squares = emit.loop(ir.Constant(I64, 0), whole, lanes, [nothing, emit.same(0.0)], body(False))
+        add = builder.module.declare_intrinsic(
+            f"llvm.vector.reduce.add.v{lanes}i32", (), ir.FunctionType(I32, [emit.indices])
+        )
+        fold = builder.module.declare_intrinsic(
+            f"llvm.vector.reduce.fadd.v{lanes}f32", (), ir.FunctionType(emit.scalar, [emit.scalar, emit.vector])
+        )
+        start = [builder.call(add, [totals]), builder.call(fold, [ir.Constant(emit.scalar, 0.0), squares])]
+        total, square = emit.loop(whole, d, 1, start, body(True))
+        emit.store(total, sums, 4)
+        return square
+
+    kinds = [types.int64, types.float32, types.float32, types.int64, types.int64, types.int64]
+    return types.float32(*kinds), codegen
+
+
+@intrinsic
+def list_below(typing_context, values, count, limit, out):
+    """List the places of float32 `values` that are at most `limit` (float32), in order; return how many there are.
+
+    `count` is a multiple of 16; `out` (int32) has room for all.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        values, count, limit, out = arguments
+        emit = Emitter(builder, "float32")
+        lanes = emit.lanes
+        limits, own = emit.splat(limit), ir.Constant(emit.indices, list(range(lanes)))
+        mask_type = ir.VectorType(ir.IntType(1), lanes)
+        compress = builder.module.declare_intrinsic(
+            f"llvm.masked.compressstore.v{lanes}i32",
+            (),
+            ir.FunctionType(ir.VoidType(), [emit.indices, I32.as_pointer(), mask_type]),
+        )
+
+        def body(i: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+            (found,) = carried
+            near = builder.fcmp_ordered("<=", emit.load(emit.place(values, i), emit.vector, 4), limits)
+            bits = builder.bitcast(near, ir.IntType(lanes))
+            before = builder.block
+            some, after = builder.append_basic_block("some"), builder.append_basic_block("none")
+            builder.cbranch(builder.icmp_unsigned("==", bits, ir.Constant(bits.type, 0)), after, some)
+            builder.position_at_end(some)
+            places = builder.add(emit.splat(builder.trunc(i, I32)), own)
+            target = builder.inttoptr(emit.place(out, found, 4), I32.as_pointer())
+            builder.call(compress, [places, target, near])
+            more = builder.add(found, builder.zext(builder.ctpop(bits), I64))
+            builder.branch(after)
+            builder.position_at_end(after)
+            new = builder.phi(I64)
+            new.add_incoming(found, before)
+            new.add_incoming(more, some)
+            return [new]
+
+        (found,) = emit.loop(ir.Constant(I64, 0), count, lanes, [ir.Constant(I64, 0)], body)
+        return found
+
+    return types.int64(types.int64, types.int64, types.float32, types.int64), codegen
+
+
+@intrinsic
+def chain_score(typing_context, x, center, d, norm):
+    """Return ``norm - 2 x.center`` in float32, bit for bit as the register tiles of `nearest` compute it."""
+
+    def codegen(context, builder, signature, arguments):
+        x, center, d, norm = arguments
+        emit = Emitter(builder, "float32")
+        kind = emit.scalar
+        fma = builder.module.declare_intrinsic("llvm.fma.f32", (), ir.FunctionType(kind, [kind] * 3))
+
+        def body(i: ir.Value, total: list[ir.Value]) -> list[ir.Value]:
+            pair = [emit.load(emit.place(start, i), kind, 4) for start in (x, center)]
+            return [builder.call(fma, [*pair, total[0]])]
+
+        (total,) = emit.loop(ir.Constant(I64, 0), d, 1, [ir.Constant(kind, 0.0)], body)
+        return builder.call(fma, [ir.Constant(kind, -2.0), total, norm])
+
+    return types.float32(types.int64, types.int64, types.int64, types.float32), codegen

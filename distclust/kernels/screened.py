@@ -1,0 +1,343 @@
+"""Nearest centres by a screen of 8-bit products; the labels are those of `assign_nearest`, bit for bit.
+
+Rows and centres are rounded to multiples of a step of their own, up to 127 steps. The products of what is rounded are
+exact integers and cost a quarter of float32 products; by Cauchy and Schwarz they bound the score of every centre from
+both sides. A centre whose lower bound is above some centre's upper bound is not the nearest one. Among the few that
+are left the squared distances in float64 decide; where these are as near as float32 scores can tell, the scores of
+`assign_nearest` do.
+
+Only where the machine has the instruction (AVX-512 VNNI), for float32; elsewhere `assign_labels` is `assign_nearest`.
+
+Axis letters: n rows, d dimensions, k centres.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from distclust.kernels._arguments import read_argument
+from distclust.kernels._bytes import first_floor, make_first_bytes
+from distclust.kernels._emit import address
+from distclust.kernels._jit import jit, once
+from distclust.kernels._machine import machine
+from distclust.kernels._rows import make_row_sqdist, make_row_sqnorm
+from distclust.kernels._screen import (
+    BIAS,
+    CANDIDATE_LANES,
+    MOST,
+    QUAD,
+    chain_score,
+    largest_value,
+    list_below,
+    make_screen_tile,
+    round_bytes,
+)
+from distclust.kernels.lloyd import row_sqnorm as row_sqnorms
+from distclust.kernels.nearest import PackedCenters, assign_nearest
+
+LEAST_WIDTH = 48
+LEAST_CENTERS = 64
+"""With fewer of either, finding the candidates costs what the products save."""
+
+_ROWS, _VECTORS = 12, 2
+_WIDTH = _VECTORS * CANDIDATE_LANES
+_MOST_BLOCK_ROWS = 96
+_BOUND_BYTES = 768 << 10
+"""The bounds of a block of rows stay in L2."""
+
+_LEAST_LENGTH, _MOST_LENGTH = 1e-15, 1e15
+"""Lengths of rows and centres that are rounded: their squares are far from the ends of float32."""
+
+_UNSURE_ROWS = 4096
+"""Rows that are gathered for `assign_nearest` at once."""
+
+
+class ScreenedCenters(NamedTuple):
+    """Centres as `assign_labels` compares them."""
+
+    packed: PackedCenters
+    rows: npt.NDArray[np.float32]
+    """[k, d], as given."""
+    panels: npt.NDArray[np.uint8]
+    """[n_panels, quads, 32, 4], 64-byte aligned: rounded centres plus the bias."""
+    steps: npt.NDArray[np.float32]
+    """[n_panels * 32]"""
+    norms: npt.NDArray[np.float32]
+    """[n_panels * 32] squared norms; +inf for padding."""
+    lengths: npt.NDArray[np.float32]
+    """[n_panels * 32] upper bounds of the norms; 0 for padding."""
+    error: float
+    """Largest length of a centre's rounding error, as a share of the centre's length."""
+    reach: float
+    """Largest length of a centre."""
+
+
+def screen_centers(centers: np.ndarray, packed: PackedCenters) -> ScreenedCenters | None:
+    """Round centres for `assign_labels`; None where a screen is not possible or does not pay.
+
+    Parameters
+    ----------
+    centers : float32 or float64 [k, d]
+    packed : PackedCenters
+        The same centres.
+    """
+    centers = np.ascontiguousarray(centers)
+    if centers.dtype != np.float32 or not machine().byte_products:
+        return None
+    k, d = centers.shape
+    if d < LEAST_WIDTH or k < LEAST_CENTERS:
+        return None
+    lengths = np.sqrt(row_sqnorms(centers))
+    reach = float(lengths.max())
+    if not _LEAST_LENGTH < reach < _MOST_LENGTH:
+        return None
+    quads, n_panels = -(-d // QUAD), -(-k // _WIDTH)
+    padded = n_panels * _WIDTH
+    steps = np.zeros(padded, np.float32)
+    steps[:k] = np.abs(centers).max(axis=1) / np.float32(MOST)
+    # A centre too short for its step to be a normal number is its own rounding error, in full.
+    steps[:k][lengths < _LEAST_LENGTH] = 0.0
+    scale = np.divide(1.0, steps[:k], out=np.zeros(k), where=steps[:k] > 0)
+    whole = np.zeros((padded, quads * QUAD), np.int16)
+    whole[:k, :d] = np.clip(np.rint(centers * scale[:, None]), -MOST, MOST)
+    left = np.ascontiguousarray(centers - whole[:k, :d] * steps[:k, None].astype(np.float64))
+    shares = np.divide(np.sqrt(row_sqnorms(left)), lengths, out=np.ones(k), where=lengths > 0)
+    by_quad = (whole + BIAS).astype(np.uint8).reshape(n_panels, _WIDTH, quads, QUAD).transpose(0, 2, 1, 3)
+    raw = np.empty(by_quad.size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    panels = raw[start : start + by_quad.size].reshape(by_quad.shape)
+    panels[...] = by_quad
+    norms = np.full(padded, np.inf, np.float32)
+    norms[:k] = packed.norms[:k]
+    upper = np.zeros(padded, np.float32)
+    upper[:k] = lengths * (1 + 2.0**-20)
+    return ScreenedCenters(packed, centers, panels, steps, norms, upper, float(shares.max()) * (1 + 2.0**-20), reach)
+
+
+def assign_labels(x: np.ndarray, packed: PackedCenters, screened: ScreenedCenters | None) -> npt.NDArray[np.int32]:
+    """Return the index of every row's nearest centre, the lowest one among equals: the labels of `assign_nearest`.
+
+    Parameters
+    ----------
+    x : float32 or float64 [n, d]
+        As for `assign_nearest`.
+    packed : PackedCenters
+    screened : ScreenedCenters or None
+        See `screen_centers`.
+
+    Returns
+    -------
+    int32 [n]
+
+    Examples
+    --------
+    >>> from distclust.kernels.nearest import pack_centers
+    >>> centers = np.array([[0, 0], [4, 0]], np.float32)
+    >>> packed = pack_centers(centers)
+    >>> assign_labels(np.array([[1, 0], [3, 1]], np.float32), packed, screen_centers(centers, packed)).tolist()
+    [0, 1]
+    """
+    if screened is None:
+        return assign_nearest(x, packed)[0]
+    x = read_argument(x, "x", "float32", (None, packed.n_dims))
+    nothing = np.empty((0, 0), np.uint8), np.empty((0, 0)), 0.0
+    return screen_rows(x, packed, screened, *nothing)
+
+
+def screen_rows(
+    x: np.ndarray,
+    packed: PackedCenters,
+    centers: ScreenedCenters,
+    levels: npt.NDArray[np.uint8],
+    known: npt.NDArray[np.float64],
+    per_length: float,
+) -> npt.NDArray[np.int32]:
+    """Do the work of `assign_labels`, and keep what the screen found as bounds where there is room for them.
+
+    Parameters
+    ----------
+    x, packed, centers
+        See `assign_labels`.
+    levels : uint8 [n, w] or [0, 0]
+        See `distclust.kernels.bounded.Bounds`.
+    known : float64 [n, 3] or [0, 0]
+        Takes floor and squared length of each row.
+    per_length : float
+        Levels of a unit of length.
+    """
+    labels, unsure = _screen(x, centers, levels, known, per_length)
+    for at in range(0, len(unsure), _UNSURE_ROWS):
+        chosen = unsure[at : at + _UNSURE_ROWS]
+        labels[chosen] = assign_nearest(np.ascontiguousarray(x[chosen]), packed)[0]
+    return labels
+
+
+def _screen(
+    x: np.ndarray,
+    centers: ScreenedCenters,
+    levels: npt.NDArray[np.uint8],
+    known: npt.NDArray[np.float64],
+    per_length: float,
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Return labels, and the rows whose label is not known."""
+    n = len(x)
+    labels = np.empty(n, np.int32)
+    width = len(centers.norms)
+    tiles = max(1, min(_MOST_BLOCK_ROWS, _BOUND_BYTES // (4 * width)) // _ROWS)
+    block = tiles * _ROWS
+    quick = np.zeros((block, centers.panels.shape[1] * QUAD), np.int8)
+    bounds, least = np.empty((block, width), np.float32), np.empty((block, CANDIDATE_LANES), np.float32)
+    row_floats, row_sums = np.zeros((3, block), np.float32), np.zeros(block, np.int32)
+    found = np.empty(width + CANDIDATE_LANES, np.int32)
+    unsure = np.zeros(n, np.uint8)
+    _screen_kernel()(
+        x,
+        centers.rows,
+        centers.panels,
+        centers.steps,
+        centers.norms,
+        centers.lengths,
+        np.float64(centers.error),
+        np.float64(centers.reach),
+        quick,
+        bounds,
+        least,
+        row_floats,
+        row_sums,
+        found,
+        labels,
+        unsure,
+        levels,
+        known,
+        per_length,
+    )
+    return labels, np.flatnonzero(unsure)
+
+
+@once
+def _screen_kernel() -> Any:
+    screen_tile = make_screen_tile(_ROWS, _VECTORS)
+    row_sqdist = make_row_sqdist("float32")
+    row_sqnorm = make_row_sqnorm("float32")
+    first_bytes = make_first_bytes("float32")
+
+    @jit(name="screen")
+    def screen(
+        x,
+        centers,
+        panels,
+        steps,
+        norms,
+        lengths,
+        error,
+        reach,
+        quick,
+        bounds,
+        least,
+        row_floats,
+        row_sums,
+        found,
+        labels,
+        unsure,
+        levels,
+        known,
+        per_length,
+    ):
+        n, d = x.shape
+        n_panels, quads = panels.shape[0], panels.shape[1]
+        width, block = bounds.shape[1], bounds.shape[0]
+        x_at, centers_at, panels_at = address(x), address(centers), address(panels)
+        steps_at, norms_at, lengths_at = address(steps), address(norms), address(lengths)
+        quick_at, bounds_at, least_at, found_at = address(quick), address(bounds), address(least), address(found)
+        turns_at, sums_at = address(row_floats), address(row_sums)
+        slacks_at, levels_at = turns_at + block * 4, address(levels)
+        stride = quick.shape[1]
+        panel_bytes = quads * QUAD * _WIDTH
+        # Room for the rounding of a float32 score (d products and sums), and of the bounds themselves.
+        unit = (d + 64) * 2.0**-23
+        for start in range(0, n, block):
+            rows = min(block, n - start)
+            for r in range(rows):
+                source = x_at + (start + r) * d * 4
+                most = largest_value(source, d)
+                step = most / np.float32(MOST)
+                scale = np.float32(0.0)
+                if most > np.float32(_LEAST_LENGTH):
+                    scale = np.float32(1.0) / step
+                else:
+                    step = np.float32(0.0)
+                left = round_bytes(source, scale, step, d, quick_at + r * stride, sums_at + r * 4)
+                row_sums[r] = -BIAS * row_sums[r]
+                long = np.float64(most) * np.sqrt(np.float64(d))  # no row of this extent is longer
+                row_error = np.sqrt(np.float64(left)) * (1 + 2.0**-10) + 2.0**-21 * long
+                if step == 0.0:
+                    row_error = long
+                length = np.sqrt(row_sqnorm(source, d)) * (1 + 2.0**-20)
+                row_floats[0, r] = np.float32(-2.0) * step
+                row_floats[1, r] = np.float32(2.0 * (row_error + (length + row_error) * error) * (1 + 2.0**-16))
+                row_floats[2, r] = np.float32(unit * reach * (2.0 * length + reach))
+                if not (long < _MOST_LENGTH):
+                    unsure[start + r] = 1
+                for lane in range(least.shape[1]):
+                    least[r, lane] = np.inf
+            for p in range(n_panels):
+                for r in range(0, rows, _ROWS):
+                    screen_tile(
+                        quick_at + r * stride,
+                        stride,
+                        panels_at + p * panel_bytes,
+                        quads,
+                        sums_at + r * 4,
+                        turns_at + r * 4,
+                        slacks_at + r * 4,
+                        steps_at + p * _WIDTH * 4,
+                        norms_at + p * _WIDTH * 4,
+                        lengths_at + p * _WIDTH * 4,
+                        bounds_at + (r * width + p * _WIDTH) * 4,
+                        width,
+                        least_at + r * CANDIDATE_LANES * 4,
+                    )
+            for r in range(rows):
+                limit = least[r, 0]
+                for lane in range(1, least.shape[1]):
+                    limit = min(limit, least[r, lane])
+                room = np.float64(row_floats[2, r])
+                if levels.shape[0] > 0:
+                    square = row_sqnorm(x_at + (start + r) * d * 4, d)
+                    lower = np.float32(square * (1 - 2.0**-20) - room * (1 + 2.0**-20))
+                    if unsure[start + r]:
+                        lower = np.float32(-np.inf)
+                    floor = np.float32(first_floor(square + limit, per_length))
+                    known[start + r, 0], known[start + r, 1] = floor, square
+                    first_bytes(
+                        bounds_at + r * width * 4, norms_at, min(width, levels.shape[1]), lower, np.float32(0.0), floor,
+                        np.float32(per_length), levels_at + (start + r) * levels.shape[1],
+                    )  # fmt: skip
+                if unsure[start + r]:
+                    continue
+                count = list_below(bounds_at + r * width * 4, width, np.float32(limit + 2.0 * room), found_at)
+                if count == 1:
+                    labels[start + r] = found[0]
+                    continue
+                source = x_at + (start + r) * d * 4
+                best, second, place = np.inf, np.inf, -1
+                for c in range(count):
+                    sqdist = row_sqdist(source, centers_at + found[c] * d * 4, d)
+                    if sqdist < best:
+                        best, second, place = sqdist, best, found[c]
+                    elif sqdist < second:
+                        second = sqdist
+                if second - best > 2.0 * room + 2.0**-30 * second:
+                    labels[start + r] = place
+                    continue
+                low = np.float32(np.inf)
+                for c in range(count):
+                    score = chain_score(source, centers_at + found[c] * d * 4, d, norms[found[c]])
+                    if score < low:
+                        low, place = score, found[c]
+                labels[start + r] = place
+
+    return screen

@@ -1,0 +1,95 @@
+"""The screen gives the labels of the plain kernel, bit for bit, whatever the rows and centres."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distclust.kernels import screened
+from distclust.kernels._machine import machine
+from distclust.kernels.nearest import assign_nearest, pack_centers
+from distclust.kernels.screened import LEAST_CENTERS, LEAST_WIDTH, assign_labels, screen_centers
+from tests.kernels.test_bounded import KINDS, rows_of
+
+
+def both(x: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels of the plain kernel and of the screen."""
+    packed = pack_centers(centers)
+    return assign_nearest(x, packed)[0], assign_labels(x, packed, screen_centers(centers, packed))
+
+
+@settings(max_examples=200)
+@given(
+    kinds=st.tuples(st.sampled_from(KINDS), st.sampled_from(KINDS)),
+    seed=st.integers(0, 10**6),
+    n=st.sampled_from([0, 1, 11, 12, 13, 95, 96, 97, 700]),
+    d=st.sampled_from([LEAST_WIDTH, 49, 63, 64, 65, 200]),
+    k=st.sampled_from([LEAST_CENTERS, 65, 96, 97, 300]),
+    scales=st.tuples(st.sampled_from([1.0, 1e-3, 30.0, 1e-16, 1e16]), st.sampled_from([1.0, 1e-3, 30.0, 1e-14])),
+)
+def test_labels_are_those_of_the_plain_kernel(
+    kinds: tuple[str, str], seed: int, n: int, d: int, k: int, scales: tuple[float, float]
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = (rows_of(kinds[0], rng, n, d) * scales[0]).astype(np.float32)
+    centers = (rows_of(kinds[1], rng, k, d) * scales[1]).astype(np.float32)
+    plain, labels = both(x, centers)
+    np.testing.assert_array_equal(labels, plain)
+
+
+@settings(max_examples=50)
+@given(seed=st.integers(0, 10**6), ulps=st.sampled_from([0, 1, 3, 100]), d=st.sampled_from([64, 130, 384]))
+def test_near_ties_are_decided_as_the_plain_kernel_decides_them(seed: int, ulps: int, d: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(150, d)).astype(np.float32)
+    # Centres in pairs that differ by a few units in the last place, rows on and between them.
+    half = x[:40] * np.float32(1 + 1e-3)
+    centers = np.concatenate([half, half + np.float32(ulps) * np.spacing(half)])
+    plain, labels = both(x, centers)
+    np.testing.assert_array_equal(labels, plain)
+
+
+def test_one_outlier_among_rows_or_in_a_row_changes_no_label() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 96)).astype(np.float32)
+    centers = rng.normal(size=(128, 96)).astype(np.float32)
+    x[7] *= 1e6
+    x[9, 3] = 1e7
+    centers[5, 0] = 1e5
+    plain, labels = both(x, centers)
+    np.testing.assert_array_equal(labels, plain)
+
+
+def test_few_centres_few_dimensions_and_float64_are_not_screened() -> None:
+    rng = np.random.default_rng(0)
+    for k, d, dtype in ((LEAST_CENTERS - 1, 64, np.float32), (200, LEAST_WIDTH - 1, np.float32), (200, 64, np.float64)):
+        centers = rng.normal(size=(k, d)).astype(dtype)
+        assert screen_centers(centers, pack_centers(centers)) is None
+
+
+def test_a_machine_without_the_instruction_computes_every_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    without = machine()._replace(byte_products=False)
+    monkeypatch.setattr(screened, "machine", lambda: without)
+    rng = np.random.default_rng(1)
+    x, centers = (rng.normal(size=(m, 64)).astype(np.float32) for m in (300, 100))
+    assert screen_centers(centers, pack_centers(centers)) is None
+    plain, labels = both(x, centers)
+    np.testing.assert_array_equal(labels, plain)
+
+
+@pytest.mark.skipif(not machine().byte_products, reason="the processor has no AVX-512 VNNI, so nothing is screened")
+def test_most_rows_are_decided_without_the_plain_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    x, centers = (rng.normal(size=(m, 64)).astype(np.float32) for m in (500, 100))
+    packed = pack_centers(centers)
+    found = screen_centers(centers, packed)
+    assert found is not None
+    plain = assign_nearest(x, packed)[0]
+
+    def unexpected(*arguments: object) -> None:
+        raise AssertionError("a row of ordinary length went to the plain kernel")
+
+    monkeypatch.setattr(screened, "assign_nearest", unexpected)
+    np.testing.assert_array_equal(assign_labels(x, packed, found), plain)
