@@ -26,7 +26,7 @@ CellCovariance = Literal["full", "tied", "diag"]
 STEPS = 20
 """Steps of expectation and maximisation for each number of components."""
 
-TOLERANCE = 1e-5
+TOLERANCE = 1e-4
 """Least gain of a step, in nats a row."""
 
 LOG_2PI = math.log(2 * math.pi)

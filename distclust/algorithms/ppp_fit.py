@@ -6,6 +6,9 @@ pairs of components without a valley between them become one, until all pairs ha
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +22,7 @@ from distclust.algorithms.ppp_config import PPPConfig
 from distclust.algorithms.ppp_pairs import DOUBTFUL, Pair, Split, frames_of, independent, judged, pairs_of
 from distclust.algorithms.ppp_search import Found, PathEntry, SearchRules, search
 from distclust.algorithms.ppp_tree import Grown, grow_cells
+from distclust.engines.events import StageEnded, StageStarted
 from distclust.engines.protocol import Engine
 from distclust.kernels.elementary import exponential
 from distclust.ops.cells import QUARTERS, product_scale_of
@@ -130,7 +134,8 @@ def fit_once(
     cells = _cells(data, grown, range(QUARTERS))
     rules = rules_of(config, data.width, metric)
     solid = cells.take(cells.mass > 0)
-    found = search(solid, rules)
+    with _stage(engine, "search"):
+        found = search(solid, rules)
     validation = _Validation(engine, data, config, cells, grown, sample)
     mixture, splits, number = _premerged(solid, found, rules, config.max_valley), [], 0
     passes: list[MixturePass] = []
@@ -145,6 +150,8 @@ def fit_once(
         if not refused or number == MOST_ROUNDS:
             break
         mixture = _joined(solid, mixture, independent(refused), rules)
+    with _stage(engine, "halves"):
+        stability = _stability(data, grown, cells, mixture, found, rules, config.max_valley)
     low, per_unit = validation.low, validation.per_unit
     return PPPFit(
         data,
@@ -155,11 +162,20 @@ def fit_once(
         found.path,
         tuple(splits),
         tuple(passes),
-        _stability(data, grown, cells, mixture, found, rules, config.max_valley),
+        stability,
         len(cells),
         len(grown.history),
         number,
     )
+
+
+@contextmanager
+def _stage(engine: Engine, name: str) -> Iterator[None]:
+    """Tell of work on the driver, which touches no rows."""
+    started = time.perf_counter()
+    engine.options.emit(StageStarted(stage=name, total_rows=0))
+    yield
+    engine.options.emit(StageEnded(stage=name, seconds=time.perf_counter() - started))
 
 
 def rules_of(config: PPPConfig, width: int, metric: Floats) -> SearchRules:
