@@ -53,9 +53,9 @@ def labels_digest(
     Of lists [n, m] each place is hashed after the one before it.
     """
     mixed = hash_rows(row_ids)
-    for clusters, there in zip(
-        labels.reshape(len(labels), -1).T, distances.reshape(len(labels), -1).T.view(np.uint32), strict=True
-    ):
+    if labels.ndim == 1:
+        labels, distances = labels[:, None], distances[:, None]
+    for clusters, there in zip(labels.T, distances.T.view(np.uint32), strict=True):
         mixed = hash_rows((mixed + clusters.astype(np.uint64)).view(np.int64)) + there.astype(np.uint64)
         mixed = hash_rows(mixed.view(np.int64))
     return int(mixed.sum(dtype=np.uint64))
