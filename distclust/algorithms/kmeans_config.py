@@ -48,7 +48,9 @@ class KMeansConfig:
         With fewer than k distinct rows, return fewer clusters instead of an error.
     fit_mode : {"auto", "full", "progressive"}, default="auto"
         ``progressive`` runs the first passes on growing samples; ``auto`` does so from 50 000 rows and 96 rows a
-        centre on. With centres given as ``init`` all passes are full.
+        centre on. With centres given as ``init`` all passes are full. Where samples are used, and under ``auto`` from
+        50 000 rows on, first centres come from a sample and centres go beyond the means of their rows until the last
+        pass, which ends lower after as many passes; ``full`` is plain Lloyd from seeds found among all rows.
     algorithm : {"auto", "lloyd"}, default="auto"
         ``auto`` keeps bounds of distances where they pay and skips what they exclude; ``lloyd`` computes all
         distances in every pass. The labels are the same bits.

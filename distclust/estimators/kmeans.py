@@ -44,7 +44,8 @@ class KMeans(CenterEstimator):
     rtol : float, default=1e-4
         Stop when a pass lowers the inertia by less than this share; 0 switches the rule off.
     fit_mode : {"auto", "full", "progressive"}, default="auto"
-        ``progressive`` runs the first passes on growing samples; ``auto`` does so where it pays.
+        ``progressive`` runs the first passes on growing samples; ``auto`` does so where it pays. ``full`` is plain
+        Lloyd on all rows from seeds found among all rows; so is a fit from given centres.
     algorithm : {"auto", "lloyd"}, default="auto"
         ``auto`` skips distances that bounds exclude, where that pays; ``lloyd`` never does. The bits are the same.
     strategy : {"auto", "flat", "two-level"}, default="auto"
