@@ -109,7 +109,15 @@ def test_flags_are_the_same_in_every_command(cli: Callable[..., Result], command
 
 def test_schema_describes_all_jobs(cli: Callable[..., Result]) -> None:
     schema = json.loads(cli("schema").stdout)
-    assert set(schema["$defs"]) == {"KMeansJob", "SweepJob", "BisectJob", "KMedoidsJob", "GMMJob", "AssignJob"}
+    assert set(schema["$defs"]) == {
+        "KMeansJob",
+        "SweepJob",
+        "BisectJob",
+        "KMedoidsJob",
+        "GMMJob",
+        "PPPJob",
+        "AssignJob",
+    }
     assert schema["$defs"]["KMeansJob"]["additionalProperties"] is False
     assert schema["$defs"]["KMeansJob"]["anyOf"] == [{"required": ["k"]}, {"required": ["warm_start"]}]
     assert "k" in schema["$defs"]["BisectJob"]["required"]
