@@ -105,7 +105,8 @@ def test_shapes_must_fit(tmp_path: Path) -> None:
     [
         (
             "kmean/1",
-            "Unknown kind of model 'kmean'; allowed are 'bisect', 'gmm', 'kmeans', 'kmedoids'. Did you mean 'kmeans'?",
+            "Unknown kind of model 'kmean'; allowed are 'bisect', 'gmm', 'kmeans', 'kmedoids', 'ppp'. "
+            "Did you mean 'kmeans'?",
         ),
         ("kmeans/2", "the model is of kind 'kmeans/2'; this distclust reads kmeans up to version 1"),
         ("kmeans", "the kind of model 'kmeans' is not written as a name and a version (kmeans/1)"),

@@ -16,11 +16,8 @@ from distclust import PPP
 from distclust.errors import UsageError
 from tests.estimators.checks import checks_of
 
-ROWS_COUNT = {"check_sample_weight_equivalence_on_dense_data"}
-"""Scales of columns, and how finely rows are cut into cells, come from the rows, whatever they weigh."""
 
-
-@pytest.mark.parametrize(("estimator", "check"), checks_of(PPP(engine="local[1]", max_clusters=8), ROWS_COUNT))
+@pytest.mark.parametrize(("estimator", "check"), checks_of(PPP(engine="local[1]", max_clusters=8), set()))
 def test_scikit_learn_estimator_checks(estimator: PPP, check: Any) -> None:
     check(estimator)
 
