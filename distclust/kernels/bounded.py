@@ -266,6 +266,7 @@ def assign_bounded(
         read_argument(own, "own", "int32", (n,)),
         *centers,
         rounded,
+        np.empty(k + 32, np.int32),
         read_argument(falls, "falls", "uint8", (levels.shape[1],)),
         levels,
         write_argument(bounds.rows, "rows", "float64", (n, _KNOWN)),
@@ -417,13 +418,16 @@ def _bounded_kernel(dtype: str) -> Any:
         return label
 
     @jit(name=f"bounded_{dtype}")
-    def bounded(x, own, centers, quick, steps, sqnorms, rounded, falls, levels, known, rates, labels, sqdist, unsure):
+    def bounded(
+        x, own, centers, quick, steps, sqnorms, rounded, sums, falls, levels, known, rates, labels, sqdist, unsure
+    ):
         n, d = x.shape
         k = centers.shape[0]
         padded = quick.shape[1]
         rate, least, levels_per = rates
-        room_for = k + 32
-        ids, sums = np.empty(room_for, np.int32), np.empty(room_for, np.int32)
+        # Arrays that are used by address alone must come from outside: numba frees its own after their last mention.
+        room_for = len(sums)
+        ids = np.empty(room_for, np.int32)
         their_sqnorms, their_steps = np.zeros(room_for, np.float32), np.zeros(room_for, np.float32)
         squares, fresh = np.empty(room_for, np.float32), np.empty(room_for, np.uint8)
         exact = np.empty(room_for, np.float64)

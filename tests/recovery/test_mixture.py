@@ -36,7 +36,7 @@ def mixture_bits(run: Path) -> Bits:
     model = hashlib.sha256()
     for name in ("mixture.parquet", "projection.parquet"):
         model.update((run / "model" / name).read_bytes())
-    return Bits(model.hexdigest(), labels_of(run))
+    return Bits(model.hexdigest(), labels_of(run), "")
 
 
 def fitted(data: Path, output: Path, **more: Any) -> Bits:
