@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,5 +63,5 @@ def test_no_kernel_works_on_the_address_of_an_array_that_is_gone(path: Path) -> 
 
 
 def test_a_lost_array_is_noticed() -> None:
-    source = "def f(x):\n    a, b = np.empty(3), np.empty(3)\n    at, there = address(a), address(b)\n    g(at, there)\n    b[0] = 1\n"
-    assert lost_arrays(source) == ["f: a"]
+    source = "a, b = np.empty(3), np.empty(3)\nat, there = address(a), address(b)\ng(at, there)\nb[0] = 1"
+    assert lost_arrays("def f():\n" + textwrap.indent(source, "    ")) == ["f: a"]
