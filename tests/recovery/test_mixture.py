@@ -25,7 +25,7 @@ SETTINGS: dict[str, Any] = {
     "pca": 24,
     "covariance_type": "full",
     "top": 3,
-    "max_iter": 5,
+    "max_iter": 9,
     "tol": 0.0,
 }
 WAIT_SECONDS = 240
