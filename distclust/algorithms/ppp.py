@@ -34,7 +34,7 @@ from distclust.ops.mixture import Mixture
 from distclust.ops.profile import PreparedData, projected
 from distclust.ops.scatter import scatter_of
 from distclust.ops.validation import NearEngine, far_rows
-from distclust.ops.whiten import Projection
+from distclust.ops.whiten import Projection, principal_axes
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -257,14 +257,11 @@ def _framed(
 
 def _principal(engine: Engine, data: PreparedData, per_unit: Floats, columns: Ints, config: PPPConfig) -> Projection:
     covariance = scatter_of(engine, data).covariance * np.outer(per_unit, per_unit)
-    values, vectors = np.linalg.eigh(covariance[np.ix_(columns, columns)])
-    values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+    values, vectors = principal_axes(covariance[np.ix_(columns, columns)])
     kept = np.cumsum(values) / np.cumsum(values)[-1]
     m = min(len(columns), config.max_components, int(np.searchsorted(kept, config.explained_variance)) + 1)
     if len(columns) <= WIDE:  # whitened, not reduced; what has no variance is left out
         m = max(1, int((values > 1e-10 * values[0]).sum()))
-    largest = np.argmax(np.abs(vectors), axis=0)
-    vectors = vectors * np.where(vectors[largest, np.arange(len(values))] < 0, -1.0, 1.0)
     full = np.zeros((data.width, m))
     full[columns] = vectors[:, :m]
     stretch = np.ones(m) / math.sqrt(float(values[0]) or 1.0)

@@ -13,6 +13,8 @@ from scipy.stats import chi2
 from distclust.algorithms.ppp_cells import full_covariances
 from distclust.algorithms.ppp_config import PPPConfig
 from distclust.algorithms.ppp_fit import PPPFit
+from distclust.kernels.eigen import product, symmetric_eigen
+from distclust.kernels.linear import cholesky_upper, congruence, inverse_upper
 from distclust.kernels.random import uniform
 from distclust.ops.mixture import Mixture
 from distclust.stats.shape import DIP_REJECTS, dip
@@ -240,7 +242,8 @@ def clusterability(mixture: Mixture, sample: Floats) -> Clusterability:
     off = mixture.means - middle
     within = np.cumsum(weights[:, None, None] * covariances, axis=0)[-1]
     between = np.cumsum(weights[:, None, None] * off[:, :, None] * off[:, None, :], axis=0)[-1]
-    trace = float(np.trace(np.linalg.solve(within, between)))
+    roots, _ = cholesky_upper(within[None])
+    trace = float(np.cumsum(np.diagonal(congruence(inverse_upper(roots), between[None])[0]))[-1])
     depth, rejects = _dip_of(sample)
     return Clusterability(trace, hopkins(sample), depth, rejects)
 
@@ -266,6 +269,6 @@ def _dip_of(sample: Floats) -> tuple[float, bool]:
     centered = sample - sample.mean(axis=0)
     if len(sample) < 8 or not np.ptp(sample, axis=0).any():
         return 0.0, False
-    _, vectors = np.linalg.eigh(centered.T @ centered)
-    depth = dip(np.histogram(centered @ vectors[:, -1], _DIP_BINS)[0])
+    _, vectors = symmetric_eigen(product(centered.T, centered))
+    depth = dip(np.histogram(product(centered, vectors[:, -1:])[:, 0], _DIP_BINS)[0])
     return depth, bool(depth * np.sqrt(len(sample)) > DIP_REJECTS)

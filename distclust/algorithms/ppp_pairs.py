@@ -14,8 +14,9 @@ import numpy.typing as npt
 from scipy.stats import chi2
 
 from distclust.algorithms.ppp_cells import full_covariances, log_densities
+from distclust.kernels.eigen import product, symmetric_eigen
 from distclust.kernels.elementary import exponential, logarithm
-from distclust.kernels.linear import cholesky_upper, inverse_upper
+from distclust.kernels.linear import cholesky_upper, congruence, inverse_upper
 from distclust.kernels.pairs import MARGIN
 from distclust.ops.mixture import Mixture
 from distclust.ops.validation import PairFrames
@@ -108,9 +109,9 @@ def pairs_of(mixture: Mixture) -> list[Pair]:
     k = len(mixture)
     if k == 1:
         return []
-    precisions = np.stack([np.linalg.inv(matrix) for matrix in covariances])
+    roots, _ = cholesky_upper(covariances)
     return [
-        Pair(i, j, _valley(mixture.weights, mixture.means, covariances, precisions, i, j))
+        Pair(i, j, _valley(mixture.weights, mixture.means, covariances, roots, i, j))
         for i in range(k)
         for j in range(i + 1, k)
     ]
@@ -230,11 +231,14 @@ def independent(pairs: list[Pair]) -> list[Pair]:
     return out
 
 
-def _valley(weights: Floats, means: Floats, covariances: Floats, precisions: Floats, i: int, j: int) -> float:
-    a = np.linspace(0.0, 1.0, RIDGE_POINTS)[:, None, None]
-    mixed = (1 - a) * precisions[i] + a * precisions[j]
-    sides = (1 - a) * (precisions[i] @ means[i])[:, None] + a * (precisions[j] @ means[j])[:, None]
-    points = np.linalg.solve(mixed, sides)[:, :, 0]
+def _valley(weights: Floats, means: Floats, covariances: Floats, roots: Floats, i: int, j: int) -> float:
+    # In coordinates where the first is the unit Gaussian and the second has axes of its own, the ridgeline needs no
+    # system of equations per point.
+    inverse = inverse_upper(roots[i : i + 1])
+    spread, axes = symmetric_eigen(congruence(inverse, covariances[j : j + 1])[0])
+    apart = product(product((means[j] - means[i])[None], inverse[0]), axes)
+    a = np.linspace(0.0, 1.0, RIDGE_POINTS)[:, None]
+    points = means[i] + product(product(a * apart / ((1 - a) * spread + a), axes.T), roots[i])
     chosen = [i, j]
     density = _log_sums(log_densities(points, weights[chosen], means[chosen], covariances[chosen]))
     left = np.maximum.accumulate(density)

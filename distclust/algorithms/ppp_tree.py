@@ -18,6 +18,7 @@ from distclust.algorithms.lloyd import Iteration, history_from_json, history_to_
 from distclust.artifacts.checkpoint import Checkpoints
 from distclust.engines.events import IterationEnded, StageEnded, StageStarted
 from distclust.engines.protocol import Engine
+from distclust.kernels.eigen import symmetric_eigen
 from distclust.ops.cells import product_scale_of, sum_cells
 from distclust.ops.profile import PreparedData
 from distclust.ops.tree import CenterTree
@@ -164,13 +165,12 @@ def _level(engine: Engine, data: PreparedData, metric: Floats, grown: CellTree) 
     stats = sum_cells(engine, data, tree, np.array(grown.open, np.int32), grown_from=grown.grown_from)
     grown.grown_from = tree.tag
     cells = Cells.of(stats, data.scales, product_scale_of(data))
-    values, axes = np.linalg.eigh(cells.spreads * metric[:, None] * metric)
+    values, axes = symmetric_eigen(cells.spreads * metric[:, None] * metric)
     for node, mean, mass, rows, value, axis in zip(
         grown.open, cells.means, cells.mass, cells.counts, values[:, -1], axes[:, :, -1], strict=True
     ):
-        signed = axis if axis[np.argmax(np.abs(axis))] > 0 else -axis
         deviation = float(np.sqrt(max(value, 0.0)))
-        grown.leaves[node] = Leaf(mean, deviation * signed * metric, float(mass * max(value, 0.0)), int(rows))
+        grown.leaves[node] = Leaf(mean, deviation * axis * metric, float(mass * max(value, 0.0)), int(rows))
     return cells
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from distclust.engines.protocol import Engine
 from distclust.errors import UsageError
+from distclust.kernels.eigen import symmetric_eigen
 from distclust.kernels.nearest import project_rows
 from distclust.ops.profile import PreparedData
 from distclust.ops.scatter import scatter_of
@@ -103,7 +104,7 @@ def projection_of(
             f"pca == {pca!r}, must be a number of components, 1 to {d}, or a share of the variance between 0 and 1.",
             where=data.source.describe_place(),
         )
-    values, vectors = _principal(scatter_of(engine, data).covariance * np.outer(scale, scale))
+    values, vectors = principal_axes(scatter_of(engine, data).covariance * np.outer(scale, scale))
     total = np.cumsum(values)
     if not total[-1] > 0:
         values, total = np.ones(d), np.arange(1.0, d + 1)
@@ -113,9 +114,7 @@ def projection_of(
     return Projection(scale, np.ascontiguousarray(vectors[:, :m]), stretch, float(kept[m - 1]))
 
 
-def _principal(covariance: Floats) -> tuple[Floats, Floats]:
-    """Return eigenvalues, descending, not negative, and eigenvectors, whose largest entry is positive."""
-    values, vectors = np.linalg.eigh(covariance)
-    values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
-    largest = np.argmax(np.abs(vectors), axis=0)
-    return values, vectors * np.where(vectors[largest, np.arange(len(values))] < 0, -1.0, 1.0)
+def principal_axes(covariance: Floats) -> tuple[Floats, Floats]:
+    """Return eigenvalues, descending and not negative, and eigenvectors, whose largest entry is positive."""
+    values, vectors = symmetric_eigen(covariance)
+    return np.maximum(values[::-1], 0.0), vectors[:, ::-1]

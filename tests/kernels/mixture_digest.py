@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 
+from distclust.kernels.eigen import product, symmetric_eigen
 from distclust.kernels.linear import cholesky_upper, congruence, inverse_upper
 from distclust.kernels.mixture import grid_for, mixture_rows, mixture_sums, pack_mixture
 
@@ -26,7 +27,8 @@ def digest() -> str:
             packed = pack_mixture(form, np.zeros(k), means, given)
             sums = mixture_sums(x, weights, packed, grid_for(n, 1.0, d))
             rows = mixture_rows(x, packed)
-            for array in (roots, factors, *sums[:-1], *rows):
+            eigen = symmetric_eigen(congruence(roots, roots + np.swapaxes(roots, 1, 2)))
+            for array in (roots, factors, *eigen, product(factors[0], roots[0]), *sums[:-1], *rows):
                 found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from distclust.algorithms.kmeans import fit_kmeans
 from distclust.algorithms.kmeans_config import KMeansConfig
@@ -119,3 +120,14 @@ def test_products_beyond_the_type_are_an_error_that_names_the_rows(engine: Engin
         beyond = replace(data.view, axes=np.full(2, 1e39))
         with pytest.raises(DataError, match=r"memory://.*from the centre; float32 ends at 3.4e\+38"):
             hash_sample(engine, engine.pin(data.pinned.refs, beyond, label="rows"), 1)
+
+
+def test_threads_of_the_algebra_change_no_bit(engine: Engine) -> None:
+    """LAPACK's eigenvectors are others with one thread than with two."""
+    X = np.random.default_rng(5).normal(size=(500, 300))
+    found = []
+    with prepared(engine, X, [500], precision="float64") as data:
+        for threads in (1, 2):
+            with threadpool_limits(threads):
+                found.append(projection_of(engine, data, pca=20).vectors)
+    assert np.array_equal(*found)
