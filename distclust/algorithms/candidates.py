@@ -258,7 +258,7 @@ def spread_mass(engine: Engine, data: PreparedData, value: Candidates) -> Floats
 
 
 def _with(data: PreparedData, known: Candidates | None, fresh: Rows) -> Candidates:
-    rounds = (*(() if known is None else known.rounds), CenterSet(fresh))
+    rounds = (*(() if known is None else known.rounds), CenterSet(fresh, data.head))
     longest = max(float(row_sqnorm(part.rows).max()) for part in rounds)
     return Candidates(rounds, data.inertia_scale(longest), data.scales.mass)
 

@@ -24,8 +24,10 @@ from distclust.artifacts.checkpoint import Checkpoint, Checkpoints
 from distclust.engines.events import StageEnded, StageStarted
 from distclust.engines.protocol import Engine
 from distclust.errors import CancelledError, DataError
+from distclust.kernels.heads import HeadAxes
 from distclust.ops.assign import assign
 from distclust.ops.centers import CenterSet
+from distclust.ops.heads import find_head
 from distclust.ops.profile import PreparedData
 
 Floats = npt.NDArray[np.float64]
@@ -116,6 +118,8 @@ def fit_kmeans(
         )
     if n < k:
         config = _fewer(config, n)
+    if config.algorithm == "auto":
+        data = replace(data, head=find_head(engine, data, config.n_clusters))
     saver = _Saver(None if run is None else run.checkpoints("kmeans"), checkpoint_seconds)
     state = saver.restore()
     while saver.number < config.n_init:
@@ -182,7 +186,7 @@ def too_few_distinct(data: PreparedData, k: int, found: int) -> DataError:
 
 
 def _exact_inertia(engine: Engine, data: PreparedData, centers: Floats) -> float:
-    stats = assign(engine, data, CenterSet(centers.astype(data.view.dtype)), label="score")
+    stats = assign(engine, data, CenterSet(centers.astype(data.view.dtype), data.head), label="score")
     return stats.inertia.total()
 
 
@@ -196,12 +200,12 @@ def stored_vectors(data: PreparedData, centers: Floats) -> Rows:
     return (centers + data.offset).astype(stored_type(data))
 
 
-def block_centers(vectors: Rows, offset: Floats, dtype: str) -> CenterSet:
-    """Return stored centres in the coordinates of the blocks."""
+def block_centers(vectors: Rows, offset: Floats, dtype: str, head: HeadAxes | None = None) -> CenterSet:
+    """Return stored centres in the coordinates of the blocks; see `CenterSet` for the head."""
     rows = np.empty(vectors.shape, dtype)
     for at, part in zip(range(0, len(vectors), _PART_ROWS), block_parts(vectors, offset, dtype), strict=True):
         rows[at : at + _PART_ROWS] = part
-    return CenterSet(rows)
+    return CenterSet(rows, head)
 
 
 def block_parts(vectors: Rows, offset: Floats, dtype: str) -> Iterator[Rows]:
@@ -216,7 +220,7 @@ def _result(data: PreparedData, config: KMeansConfig, state: LloydState) -> KMea
     if state.finished and state.empty and not config.allow_fewer:
         raise too_few_distinct(data, config.n_clusters, len(kept))
     vectors = stored_vectors(data, kept)
-    centers = block_centers(vectors, data.offset, data.view.dtype)
+    centers = block_centers(vectors, data.offset, data.view.dtype, data.head)
     return KMeansResult(vectors, centers, state.iteration, state.history, state.finished)
 
 

@@ -217,8 +217,8 @@ def _iterate(
     """Do one pass."""
     started = time.perf_counter()
     dtype = data.view.dtype
-    centers = CenterSet(state.centers.astype(dtype))
-    previous = None if state.previous is None else CenterSet(state.previous.astype(dtype))
+    centers = CenterSet(state.centers.astype(dtype), data.head)
+    previous = None if state.previous is None else CenterSet(state.previous.astype(dtype), data.head)
     scale = data.inertia_scale(float(row_sqnorm(centers.rows).max()))
     step = LloydStep(min(len(centers), FAR_ROWS))
     if memory.bound_step is None and _settled_before(config, data, state):

@@ -23,6 +23,9 @@ BIAS = 128
 MOST = 127
 """Largest rounded value."""
 
+ROW_FLOATS, CENTER_FLOATS = 3, 4
+"""What a tile knows of a row and of a centre."""
+
 CANDIDATE_LANES = LANES["float32"]
 
 _I8 = ir.IntType(8)
@@ -30,30 +33,33 @@ _UNROLL = 2
 
 
 def make_screen_tile(rows: int, vectors: int) -> Any:
-    """Return ``screen_tile(x, stride, panel, quads, sums, turns, slacks, steps, norms, lengths, out, ...)``.
+    """Return ``screen_tile(x, stride, panel, quads, sums, row_floats, center_floats, out, out_stride, least)``.
 
     Stores for every row and centre of a tile a lower bound of ``||c||^2 - 2 x.c``, and lowers `least` ([rows, 16],
-    float32), which takes upper bounds. `sums` (int32), `turns` and `slacks` (float32) have a value for each row;
-    `steps`, `norms` and `lengths` (float32) one for each centre of the panel: a product is
-    ``norm + turn * step * integer``, its error at most ``slack * length``.
+    float32), which takes upper bounds. `sums` (int32) has a value for each row. `row_floats` (float32) has turn, slack
+    and tail of the first row, then of the second, and so on; `center_floats` (float32) steps, norms, lengths and tails
+    of the centres of the panel, one after the other. A product is ``norm + turn * step * integer``, its error at most
+    ``slack * length + tail * tail``.
     """
 
     @intrinsic
-    def screen_tile(
-        typing_context, x, stride, panel, quads, sums, turns, slacks, steps, norms, lengths, out, out_stride, least
-    ):
+    def screen_tile(typing_context, x, stride, panel, quads, sums, row_floats, center_floats, out, out_stride, least):
         def codegen(context, builder, signature, arguments):
-            x, stride, panel, quads, sums, turns, slacks, steps, norms, lengths, out, out_stride, least = arguments
+            x, stride, panel, quads, sums, row_floats, center_floats, out, out_stride, least = arguments
             emit = Emitter(builder, "float32")
             lanes = emit.lanes
             totals = _products(emit, (rows, vectors), x, stride, panel, quads, sums)
             for q in range(vectors):
-                step, norm, length = (
-                    emit.load(emit.place(start, q * lanes), emit.vector, 4) for start in (steps, norms, lengths)
+                step, norm, length, tail = (
+                    emit.load(emit.place(center_floats, (field * vectors + q) * lanes), emit.vector, 4)
+                    for field in range(CENTER_FLOATS)
                 )
                 for r in range(rows):
-                    turn = emit.splat(emit.load(emit.place(turns, r), emit.scalar, 4))
-                    error = builder.fmul(emit.splat(emit.load(emit.place(slacks, r), emit.scalar, 4)), length)
+                    turn, slack, rest = (
+                        emit.splat(emit.load(emit.place(row_floats, r * ROW_FLOATS + field), emit.scalar, 4))
+                        for field in range(ROW_FLOATS)
+                    )
+                    error = emit.fma(rest, tail, builder.fmul(slack, length))
                     product = builder.fmul(builder.sitofp(totals[r * vectors + q], emit.vector), step)
                     score = emit.fma(turn, product, norm)
                     row = emit.place(out, builder.mul(out_stride, ir.Constant(I64, r)))
@@ -63,7 +69,7 @@ def make_screen_tile(rows: int, vectors: int) -> Any:
                     emit.store(builder.select(builder.fcmp_ordered("<", upper, low), upper, low), least_r, 4)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 13), codegen
+        return types.void(*[types.int64] * 10), codegen
 
     return screen_tile
 

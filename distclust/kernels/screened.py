@@ -6,6 +6,9 @@ both sides. A centre whose lower bound is above some centre's upper bound is not
 are left the squared distances in float64 decide; where these are as near as float32 scores can tell, the scores of
 `assign_nearest` do.
 
+With axes (see `distclust.kernels.heads`) only the coordinates on these are rounded and multiplied; the lengths that are
+left widen the bounds.
+
 Only where the machine has the instruction (AVX-512 VNNI), for float32; elsewhere `assign_labels` is `assign_nearest`.
 
 Axis letters: n rows, d dimensions, k centres.
@@ -27,14 +30,17 @@ from distclust.kernels._rows import make_row_sqdist, make_row_sqnorm
 from distclust.kernels._screen import (
     BIAS,
     CANDIDATE_LANES,
+    CENTER_FLOATS,
     MOST,
     QUAD,
+    ROW_FLOATS,
     chain_score,
     largest_value,
     list_below,
     make_screen_tile,
     round_bytes,
 )
+from distclust.kernels.heads import HeadAxes, head_rows
 from distclust.kernels.lloyd import row_sqnorm as row_sqnorms
 from distclust.kernels.nearest import PackedCenters, assign_nearest
 
@@ -54,6 +60,9 @@ _LEAST_LENGTH, _MOST_LENGTH = 1e-15, 1e15
 _UNSURE_ROWS = 4096
 """Rows that are gathered for `assign_nearest` at once."""
 
+_HEAD_ROWS = 4096
+"""Rows whose coordinates are held at once."""
+
 
 class ScreenedCenters(NamedTuple):
     """Centres as `assign_labels` compares them."""
@@ -61,21 +70,22 @@ class ScreenedCenters(NamedTuple):
     packed: PackedCenters
     rows: npt.NDArray[np.float32]
     """[k, d], as given."""
+    head: HeadAxes | None
+    """Axes whose coordinates are rounded; None for all columns."""
     panels: npt.NDArray[np.uint8]
     """[n_panels, quads, 32, 4], 64-byte aligned: rounded centres plus the bias."""
-    steps: npt.NDArray[np.float32]
-    """[n_panels * 32]"""
+    floats: npt.NDArray[np.float32]
+    """[n_panels, 4, 32] steps; squared norms, +inf for padding; upper bounds of the lengths that are rounded, and of
+    those that are left, both 0 for padding."""
     norms: npt.NDArray[np.float32]
-    """[n_panels * 32] squared norms; +inf for padding."""
-    lengths: npt.NDArray[np.float32]
-    """[n_panels * 32] upper bounds of the norms; 0 for padding."""
+    """[n_panels * 32] the squared norms once more."""
     error: float
-    """Largest length of a centre's rounding error, as a share of the centre's length."""
+    """Largest length of a centre's rounding error, as a share of the length that is rounded."""
     reach: float
     """Largest length of a centre."""
 
 
-def screen_centers(centers: np.ndarray, packed: PackedCenters) -> ScreenedCenters | None:
+def screen_centers(centers: np.ndarray, packed: PackedCenters, head: HeadAxes | None = None) -> ScreenedCenters | None:
     """Round centres for `assign_labels`; None where a screen is not possible or does not pay.
 
     Parameters
@@ -83,6 +93,8 @@ def screen_centers(centers: np.ndarray, packed: PackedCenters) -> ScreenedCenter
     centers : float32 or float64 [k, d]
     packed : PackedCenters
         The same centres.
+    head : HeadAxes, optional
+        Axes that hold most of the length of rows and centres.
     """
     centers = np.ascontiguousarray(centers)
     if centers.dtype != np.float32 or not machine().byte_products:
@@ -90,31 +102,36 @@ def screen_centers(centers: np.ndarray, packed: PackedCenters) -> ScreenedCenter
     k, d = centers.shape
     if d < LEAST_WIDTH or k < LEAST_CENTERS:
         return None
-    lengths = np.sqrt(row_sqnorms(centers))
-    reach = float(lengths.max())
+    reach = float(np.sqrt(row_sqnorms(centers)).max())
     if not _LEAST_LENGTH < reach < _MOST_LENGTH:
         return None
-    quads, n_panels = -(-d // QUAD), -(-k // _WIDTH)
+    heads, tails = (centers, np.zeros(k)) if head is None else head_rows(centers, head)
+    lengths = np.sqrt(row_sqnorms(heads))
+    width = heads.shape[1]
+    quads, n_panels = -(-width // QUAD), -(-k // _WIDTH)
     padded = n_panels * _WIDTH
     steps = np.zeros(padded, np.float32)
-    steps[:k] = np.abs(centers).max(axis=1) / np.float32(MOST)
+    steps[:k] = np.abs(heads).max(axis=1) / np.float32(MOST)
     # A centre too short for its step to be a normal number is its own rounding error, in full.
     steps[:k][lengths < _LEAST_LENGTH] = 0.0
     scale = np.divide(1.0, steps[:k], out=np.zeros(k), where=steps[:k] > 0)
     whole = np.zeros((padded, quads * QUAD), np.int16)
-    whole[:k, :d] = np.clip(np.rint(centers * scale[:, None]), -MOST, MOST)
-    left = np.ascontiguousarray(centers - whole[:k, :d] * steps[:k, None].astype(np.float64))
+    whole[:k, :width] = np.clip(np.rint(heads * scale[:, None]), -MOST, MOST)
+    left = np.ascontiguousarray(heads - whole[:k, :width] * steps[:k, None].astype(np.float64))
     shares = np.divide(np.sqrt(row_sqnorms(left)), lengths, out=np.ones(k), where=lengths > 0)
     by_quad = (whole + BIAS).astype(np.uint8).reshape(n_panels, _WIDTH, quads, QUAD).transpose(0, 2, 1, 3)
     raw = np.empty(by_quad.size + 64, np.uint8)
     start = -raw.ctypes.data % 64
     panels = raw[start : start + by_quad.size].reshape(by_quad.shape)
     panels[...] = by_quad
+    floats = np.zeros((CENTER_FLOATS, padded), np.float32)
     norms = np.full(padded, np.inf, np.float32)
     norms[:k] = packed.norms[:k]
-    upper = np.zeros(padded, np.float32)
-    upper[:k] = lengths * (1 + 2.0**-20)
-    return ScreenedCenters(packed, centers, panels, steps, norms, upper, float(shares.max()) * (1 + 2.0**-20), reach)
+    floats[0], floats[1] = steps, norms
+    floats[2, :k] = lengths * (1 + 2.0**-20)
+    floats[3, :k] = tails * (1 + 2.0**-20)
+    floats = np.ascontiguousarray(floats.reshape(CENTER_FLOATS, n_panels, _WIDTH).transpose(1, 0, 2))
+    return ScreenedCenters(packed, centers, head, panels, floats, norms, float(shares.max()) * (1 + 2.0**-20), reach)
 
 
 def assign_labels(x: np.ndarray, packed: PackedCenters, screened: ScreenedCenters | None) -> npt.NDArray[np.int32]:
@@ -184,36 +201,39 @@ def _screen(
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Return labels, and the rows whose label is not known."""
     n = len(x)
-    labels = np.empty(n, np.int32)
+    labels, unsure = np.empty(n, np.int32), np.zeros(n, np.uint8)
     width = len(centers.norms)
     tiles = max(1, min(_MOST_BLOCK_ROWS, _BOUND_BYTES // (4 * width)) // _ROWS)
     block = tiles * _ROWS
-    quick = np.zeros((block, centers.panels.shape[1] * QUAD), np.int8)
-    bounds, least = np.empty((block, width), np.float32), np.empty((block, CANDIDATE_LANES), np.float32)
-    row_floats, row_sums = np.zeros((3, block), np.float32), np.zeros(block, np.int32)
-    found = np.empty(width + CANDIDATE_LANES, np.int32)
-    unsure = np.zeros(n, np.uint8)
-    _screen_kernel()(
-        x,
-        centers.rows,
-        centers.panels,
-        centers.steps,
-        centers.norms,
-        centers.lengths,
-        np.float64(centers.error),
-        np.float64(centers.reach),
-        quick,
-        bounds,
-        least,
-        row_floats,
-        row_sums,
-        found,
-        labels,
-        unsure,
-        levels,
-        known,
-        per_length,
+    room = (
+        np.zeros((block, centers.panels.shape[1] * QUAD), np.int8),
+        np.empty((block, width), np.float32),
+        np.empty((block, CANDIDATE_LANES), np.float32),
+        np.zeros((block, ROW_FLOATS), np.float32),
+        np.empty(block),
+        np.zeros(block, np.int32),
+        np.empty(width + CANDIDATE_LANES, np.int32),
     )
+    at_once = max(n, 1) if centers.head is None else _HEAD_ROWS
+    for start in range(0, n, at_once):
+        some = slice(start, min(n, start + at_once))
+        part = x[some]
+        heads, tails = (part, np.zeros(1)) if centers.head is None else head_rows(part, centers.head)
+        _screen_kernel()(
+            part,
+            heads,
+            tails,
+            centers.rows,
+            centers.panels,
+            centers.floats,
+            centers.norms,
+            (np.float64(centers.error), np.float64(centers.reach), np.float64(per_length)),
+            *room,
+            labels[some],
+            unsure[some],
+            levels[some],
+            known[some],
+        )
     return labels, np.flatnonzero(unsure)
 
 
@@ -226,34 +246,17 @@ def _screen_kernel() -> Any:
 
     @jit(name="screen")
     def screen(
-        x,
-        centers,
-        panels,
-        steps,
-        norms,
-        lengths,
-        error,
-        reach,
-        quick,
-        bounds,
-        least,
-        row_floats,
-        row_sums,
-        found,
-        labels,
-        unsure,
-        levels,
-        known,
-        per_length,
-    ):
-        n, d = x.shape
+        x, heads, tails, centers, panels, floats, norms, settings,
+        quick, bounds, least, row_floats, rooms, row_sums, found, labels, unsure, levels, known,
+    ):  # fmt: skip
+        (n, d), h = x.shape, heads.shape[1]
+        error, reach, per_length = settings
         n_panels, quads = panels.shape[0], panels.shape[1]
         width, block = bounds.shape[1], bounds.shape[0]
-        x_at, centers_at, panels_at = address(x), address(centers), address(panels)
-        steps_at, norms_at, lengths_at = address(steps), address(norms), address(lengths)
+        x_at, heads_at, centers_at, panels_at = address(x), address(heads), address(centers), address(panels)
+        floats_at, norms_at, levels_at = address(floats), address(norms), address(levels)
         quick_at, bounds_at, least_at, found_at = address(quick), address(bounds), address(least), address(found)
-        turns_at, sums_at = address(row_floats), address(row_sums)
-        slacks_at, levels_at = turns_at + block * 4, address(levels)
+        row_floats_at, sums_at = address(row_floats), address(row_sums)
         stride = quick.shape[1]
         panel_bytes = quads * QUAD * _WIDTH
         # Room for the rounding of a float32 score (d products and sums), and of the bounds themselves.
@@ -261,25 +264,26 @@ def _screen_kernel() -> Any:
         for start in range(0, n, block):
             rows = min(block, n - start)
             for r in range(rows):
-                source = x_at + (start + r) * d * 4
-                most = largest_value(source, d)
+                source = heads_at + (start + r) * h * 4
+                most = largest_value(source, h)
                 step = most / np.float32(MOST)
                 scale = np.float32(0.0)
                 if most > np.float32(_LEAST_LENGTH):
                     scale = np.float32(1.0) / step
                 else:
                     step = np.float32(0.0)
-                left = round_bytes(source, scale, step, d, quick_at + r * stride, sums_at + r * 4)
+                left = round_bytes(source, scale, step, h, quick_at + r * stride, sums_at + r * 4)
                 row_sums[r] = -BIAS * row_sums[r]
-                long = np.float64(most) * np.sqrt(np.float64(d))  # no row of this extent is longer
+                long = np.float64(most) * np.sqrt(np.float64(h))  # no row of this extent is longer
                 row_error = np.sqrt(np.float64(left)) * (1 + 2.0**-10) + 2.0**-21 * long
                 if step == 0.0:
                     row_error = long
-                length = np.sqrt(row_sqnorm(source, d)) * (1 + 2.0**-20)
-                row_floats[0, r] = np.float32(-2.0) * step
-                row_floats[1, r] = np.float32(2.0 * (row_error + (length + row_error) * error) * (1 + 2.0**-16))
-                row_floats[2, r] = np.float32(unit * reach * (2.0 * length + reach))
-                if not (long < _MOST_LENGTH):
+                length = np.sqrt(row_sqnorm(x_at + (start + r) * d * 4, d)) * (1 + 2.0**-20)
+                row_floats[r, 0] = np.float32(-2.0) * step
+                row_floats[r, 1] = np.float32(2.0 * (row_error + (length + row_error) * error) * (1 + 2.0**-16))
+                row_floats[r, 2] = np.float32(2.0 * tails[start + r if tails.shape[0] == n else 0] * (1 + 2.0**-16))
+                rooms[r] = np.float32(unit * reach * (2.0 * length + reach))
+                if not (long < _MOST_LENGTH and length < _MOST_LENGTH):
                     unsure[start + r] = 1
                 for lane in range(least.shape[1]):
                     least[r, lane] = np.inf
@@ -291,11 +295,8 @@ def _screen_kernel() -> Any:
                         panels_at + p * panel_bytes,
                         quads,
                         sums_at + r * 4,
-                        turns_at + r * 4,
-                        slacks_at + r * 4,
-                        steps_at + p * _WIDTH * 4,
-                        norms_at + p * _WIDTH * 4,
-                        lengths_at + p * _WIDTH * 4,
+                        row_floats_at + r * ROW_FLOATS * 4,
+                        floats_at + p * CENTER_FLOATS * _WIDTH * 4,
                         bounds_at + (r * width + p * _WIDTH) * 4,
                         width,
                         least_at + r * CANDIDATE_LANES * 4,
@@ -304,8 +305,8 @@ def _screen_kernel() -> Any:
                 limit = least[r, 0]
                 for lane in range(1, least.shape[1]):
                     limit = min(limit, least[r, lane])
-                room = np.float64(row_floats[2, r])
-                if levels.shape[0] > 0:
+                room = rooms[r]
+                if levels.shape[1] > 0:
                     square = row_sqnorm(x_at + (start + r) * d * 4, d)
                     lower = np.float32(square * (1 - 2.0**-20) - room * (1 + 2.0**-20))
                     if unsure[start + r]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from distclust.data.block import Block
 from distclust.data.storage import Storage
 from distclust.engines.protocol import StepContext
+from distclust.kernels.heads import HeadAxes
 from distclust.kernels.nearest import PackedCenters, pack_centers
 from distclust.kernels.screened import ScreenedCenters, assign_labels, screen_centers
 from distclust.ops.stored import StoredArray, store_array
@@ -35,6 +36,8 @@ class CenterSet:
     ----------
     rows : (k, d) float32 or float64
         Centred (and, under cosine, unit) coordinates.
+    head : HeadAxes, optional
+        Axes that make it cheaper to find nearest centres; they change no result.
 
     Attributes
     ----------
@@ -42,14 +45,17 @@ class CenterSet:
         Digest of the bits: the name under which rows keep what they know about these centres.
     """
 
-    def __init__(self, rows: Rows) -> None:
+    head: HeadAxes | None = None
+
+    def __init__(self, rows: Rows, head: HeadAxes | None = None) -> None:
         self.rows = np.ascontiguousarray(rows)
+        self.head = head
         digest = hashlib.sha256(repr(self.rows.shape).encode())
         digest.update(self.rows.data.cast("B") if self.rows.size else b"")
         self.tag = digest.hexdigest()[:24]
 
-    def __reduce__(self) -> tuple[type[CenterSet], tuple[Rows]]:
-        return CenterSet, (self.rows,)
+    def __reduce__(self) -> tuple[type[CenterSet], tuple[Any, ...]]:
+        return CenterSet, (self.rows, self.head)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -66,7 +72,7 @@ class CenterSet:
     @cached_property
     def screened(self) -> ScreenedCenters | None:
         """The centres rounded to bytes, where that saves work; never travels."""
-        return screen_centers(self.rows, self.packed)
+        return screen_centers(self.rows, self.packed, self.head)
 
     def nearest(self, x: Rows) -> npt.NDArray[np.int32]:
         """Return the nearest centre of every row, the lowest one among equals."""

@@ -23,6 +23,7 @@ from distclust.data.sources import Source
 from distclust.engines.events import Note, StageEnded, StageStarted
 from distclust.engines.protocol import Engine, Pinned, StepContext
 from distclust.errors import DataError, UsageError, unknown_name
+from distclust.kernels.heads import HeadAxes
 from distclust.kernels.moments import column_sums, scan_rows
 from distclust.kernels.nearest import has_fma
 from distclust.kernels.random import hash_rows
@@ -131,6 +132,8 @@ class PreparedData:
         Largest row weight; 1.0 without weights.
     extent : (d,) float64
         Bounds of the coordinates of the blocks.
+    head : HeadAxes or None
+        Axes that make assignment cheaper, where `distclust.ops.heads.find_head` found some.
     """
 
     source: Source
@@ -142,6 +145,7 @@ class PreparedData:
     n_bad: int
     max_weight: float
     extent: npt.NDArray[np.float64]
+    head: HeadAxes | None = None
 
     @property
     def width(self) -> int:

@@ -23,6 +23,7 @@ from distclust.kernels.bounded import (
     level_falls,
     quick_centers,
 )
+from distclust.kernels.heads import head_axes
 from distclust.kernels.lloyd import row_sqdist
 from distclust.kernels.nearest import assign_nearest, pack_centers
 from distclust.kernels.screened import screen_centers
@@ -113,14 +114,15 @@ def test_labels_are_those_of_the_plain_kernel_over_many_passes(
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", ["plain", "clusters", "line"])
-@pytest.mark.parametrize("d", [9, 50])
-def test_bounds_are_below_every_distance(kind: str, dtype: str, d: int) -> None:
+@pytest.mark.parametrize(("d", "h"), [(9, 0), (50, 0), (50, 20)])
+def test_bounds_are_below_every_distance(kind: str, dtype: str, d: int, h: int) -> None:
     rng = np.random.default_rng(0)
     x = rows_of(kind, rng, 500, d).astype(dtype)
     centers = rows_of(kind, rng, 70, d).astype(dtype)
     step = 0.02
     packed = pack_centers(centers)
-    labels, _, bounds = first_bounds(x, centers, packed, step, screen_centers(centers, packed))
+    head = head_axes(np.linalg.qr(rng.normal(size=(d, h)))[0]) if h else None
+    labels, _, bounds = first_bounds(x, centers, packed, step, screen_centers(centers, packed, head))
     for _ in range(5):
         exact = np.sqrt(((x[:, None].astype(float) - centers[None]) ** 2).sum(-1))
         told = bounds.levels[:, :70] > 0

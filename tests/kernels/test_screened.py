@@ -9,15 +9,23 @@ from hypothesis import strategies as st
 
 from distclust.kernels import screened
 from distclust.kernels._machine import machine
+from distclust.kernels.heads import HeadAxes, head_axes, head_rows
 from distclust.kernels.nearest import assign_nearest, pack_centers
 from distclust.kernels.screened import LEAST_CENTERS, LEAST_WIDTH, assign_labels, screen_centers
 from tests.kernels.test_bounded import KINDS, rows_of
 
 
-def both(x: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def both(x: np.ndarray, centers: np.ndarray, head: HeadAxes | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels of the plain kernel and of the screen."""
     packed = pack_centers(centers)
-    return assign_nearest(x, packed)[0], assign_labels(x, packed, screen_centers(centers, packed))
+    return assign_nearest(x, packed)[0], assign_labels(x, packed, screen_centers(centers, packed, head))
+
+
+def turned(rng: np.random.Generator, d: int, h: int) -> HeadAxes:
+    """Return axes in no relation to any rows."""
+    found = head_axes(np.linalg.qr(rng.normal(size=(d, h)))[0])
+    assert found is not None
+    return found
 
 
 @settings(max_examples=200)
@@ -37,6 +45,47 @@ def test_labels_are_those_of_the_plain_kernel(
     centers = (rows_of(kinds[1], rng, k, d) * scales[1]).astype(np.float32)
     plain, labels = both(x, centers)
     np.testing.assert_array_equal(labels, plain)
+
+
+@settings(max_examples=150)
+@given(
+    kinds=st.tuples(st.sampled_from(KINDS), st.sampled_from(KINDS)),
+    seed=st.integers(0, 10**6),
+    n=st.sampled_from([0, 1, 12, 97, 700]),
+    d=st.sampled_from([64, 65, 200]),
+    h=st.sampled_from([1, 15, 16, 48]),
+    k=st.sampled_from([LEAST_CENTERS, 97, 300]),
+    scales=st.tuples(st.sampled_from([1.0, 1e-3, 30.0, 1e-16, 1e16]), st.sampled_from([1.0, 1e-3, 30.0, 1e-14])),
+    inside=st.booleans(),
+)
+def test_axes_change_no_label(
+    kinds: tuple[str, str], seed: int, n: int, d: int, h: int, k: int, scales: tuple[float, float], inside: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    head = turned(rng, d, h)
+    x, centers = rows_of(kinds[0], rng, n, d) * scales[0], rows_of(kinds[1], rng, k, d) * scales[1]
+    if inside:  # rows on the axes, but for what rounding leaves
+        x, centers = (rows @ head.axes @ head.axes.T for rows in (x, centers))
+    plain, labels = both(x.astype(np.float32), centers.astype(np.float32), head)
+    np.testing.assert_array_equal(labels, plain)
+
+
+@settings(max_examples=50)
+@given(seed=st.integers(0, 10**6), d=st.sampled_from([5, 64, 384]), h=st.sampled_from([1, 4]))
+def test_heads_and_tails_bound_products(seed: int, d: int, h: int) -> None:
+    rng = np.random.default_rng(seed)
+    head = turned(rng, d, h)
+    x = (rng.normal(size=(60, d)) @ np.diag(rng.exponential(size=d) ** 3)).astype(np.float32)
+    x[:20] = (x[:20] @ head.axes @ head.axes.T).astype(np.float32)
+    heads, tails = head_rows(x, head)
+    exact = x.astype(np.float64) @ x.T.astype(np.float64)
+    away = np.abs(exact - heads.astype(np.float64) @ heads.T.astype(np.float64))
+    assert (away <= np.outer(tails, tails)).all()
+
+
+def test_axes_that_are_not_orthonormal_are_refused() -> None:
+    assert head_axes(np.ones((8, 2))) is None
+    assert head_axes(np.full((8, 2), np.nan)) is None
 
 
 @settings(max_examples=50)
