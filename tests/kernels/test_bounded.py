@@ -114,14 +114,14 @@ def test_labels_are_those_of_the_plain_kernel_over_many_passes(
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", ["plain", "clusters", "line"])
-@pytest.mark.parametrize(("d", "h"), [(9, 0), (50, 0), (50, 20)])
+@pytest.mark.parametrize(("d", "h"), [(9, 0), (50, 0), (50, 40)])
 def test_bounds_are_below_every_distance(kind: str, dtype: str, d: int, h: int) -> None:
     rng = np.random.default_rng(0)
     x = rows_of(kind, rng, 500, d).astype(dtype)
     centers = rows_of(kind, rng, 70, d).astype(dtype)
     step = 0.02
     packed = pack_centers(centers)
-    head = head_axes(np.linalg.qr(rng.normal(size=(d, h)))[0]) if h else None
+    head = head_axes(np.linalg.svd(x.astype(float), full_matrices=False)[2][:h].T) if h else None
     labels, _, bounds = first_bounds(x, centers, packed, step, screen_centers(centers, packed, head))
     for _ in range(5):
         exact = np.sqrt(((x[:, None].astype(float) - centers[None]) ** 2).sum(-1))
