@@ -44,14 +44,7 @@ def whiten_tile(typing_context, diff, factor, width, y, stride, q):
             start, squares = carried[0], carried[1:]
 
             def row(i: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
-                line = emit.place(diff, builder.mul(i, ir.Constant(I64, VECTORS * _LANES)))
-                values = [emit.load(emit.place(line, v * _LANES), emit.vector, 8) for v in range(VECTORS)]
-                at = emit.place(start, builder.mul(i, ir.Constant(I64, COLUMNS)))
-                out = []
-                for c in range(COLUMNS):
-                    u = emit.splat(emit.load(emit.place(at, c), emit.scalar, 8))
-                    out += [emit.fma(values[v], u, sums[c * VECTORS + v]) for v in range(VECTORS)]
-                return out
+                return _add_row(emit, diff, start, i, sums)
 
             stop = emit.add(j, COLUMNS)
             zeros = [emit.same(0.0)] * (COLUMNS * VECTORS)
@@ -72,6 +65,46 @@ def whiten_tile(typing_context, diff, factor, width, y, stride, q):
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 6), codegen
+
+
+@intrinsic
+def affine_tile(typing_context, z, weights, depth, width, out):
+    """Write ``out[j] = sum_i weights[i, j] z[i]`` for one tile of rows.
+
+    `z` [depth, rows]; `width` sums, a multiple of `COLUMNS`, are `COLUMNS` side by side in `weights`; `out`
+    [width, rows].
+    """
+
+    def codegen(context, builder, signature, arguments):
+        z, weights, depth, width, out = arguments
+        emit = Emitter(builder, "float64")
+
+        def block(j: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+            def row(i: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+                return _add_row(emit, z, carried[0], i, sums)
+
+            sums = emit.loop(ir.Constant(I64, 0), depth, 1, [emit.same(0.0)] * (COLUMNS * VECTORS), row)
+            target = emit.place(out, builder.mul(j, ir.Constant(I64, VECTORS * _LANES)))
+            for at, value in enumerate(sums):
+                emit.store(value, emit.place(target, at * _LANES), 8)
+            return [emit.place(carried[0], builder.mul(depth, ir.Constant(I64, COLUMNS)))]
+
+        emit.loop(ir.Constant(I64, 0), width, COLUMNS, [weights], block)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5), codegen
+
+
+def _add_row(emit: Emitter, z: ir.Value, weights: ir.Value, i: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+    """Add row i of a tile, weighted, to `COLUMNS` sums."""
+    line = emit.place(z, emit.ir.mul(i, ir.Constant(I64, VECTORS * _LANES)))
+    values = [emit.load(emit.place(line, v * _LANES), emit.vector, 8) for v in range(VECTORS)]
+    at = emit.place(weights, emit.ir.mul(i, ir.Constant(I64, COLUMNS)))
+    out = []
+    for c in range(COLUMNS):
+        u = emit.splat(emit.load(emit.place(at, c), emit.scalar, 8))
+        out += [emit.fma(values[v], u, sums[c * VECTORS + v]) for v in range(VECTORS)]
+    return out
 
 
 @intrinsic

@@ -9,19 +9,23 @@ from __future__ import annotations
 import numpy as np
 
 from distclust.kernels._emit import address
-from distclust.kernels._gauss import BLOCK, VECTORS, product_row, scatter_tile, weigh_row, whiten_tile
+from distclust.kernels._gauss import BLOCK, product_row, scatter_tile, weigh_row, whiten_tile
 from distclust.kernels._jit import jit
+from distclust.kernels._mixture_lists import TILE, list_members, soften_lists, write_lists
 from distclust.kernels.elementary import logarithm_of, small_exponentials
+
+LONGEST = 0.5
+"""Share of all pairs of rows and components on lists up to which these pay."""
 
 LEVEL_BITS = 24
 LEVELS = 7
 """Level 0 has the limit of the grid, each further one 2^24 times that of the one before."""
 
-TILE = 8 * VECTORS
-"""Rows of a tile: chunks are multiples of it."""
-
 FULL, AXIS, TIED = 0, 1, 2
 """Forms of a mixture, as the loops take them."""
+
+PROBE, DENSE = 512, 40_000
+"""Rows of a first block with lists, and rows without lists after a block whose lists did not pay."""
 
 
 @jit
@@ -68,8 +72,11 @@ def _scale(xt, mean, scale, y, q):
 
 
 @jit
-def _soften(q, log_norms, r, density, best, doubt, powers, power_bits):
-    """Turn squared lengths into responsibilities, log density, and the log of the highest responsibility."""
+def _soften(q, log_norms, least, r, density, best, doubt, powers, power_bits):
+    """Turn squared lengths into responsibilities, log density, and the log of the highest responsibility.
+
+    A component whose density is less than `least` times the highest has no share.
+    """
     k, count = r.shape
     for t in range(count):
         best[t] = log_norms[0] - 0.5 * q[0, t]
@@ -83,6 +90,7 @@ def _soften(q, log_norms, r, density, best, doubt, powers, power_bits):
             r[c, t] = (log_norms[c] - 0.5 * q[c, t]) - best[t]
         small_exponentials(r[c], powers, power_bits)
         for t in range(count):
+            r[c, t] = 0.0 if r[c, t] < least else r[c, t]
             doubt[t] += r[c, t]
     for c in range(k):
         for t in range(count):
@@ -114,13 +122,13 @@ def _add_far(weighted, y, t, first_scale, scale, first, second, full):
 
 
 @jit
-def _keep_heavy(y, r, q, d, per_unit):
+def _keep_heavy(count, y, r, q, d, per_unit):
     """Move the rows that have terms other than zero to the front; return their number, filled up to whole vectors.
 
     Where ``w r max(1, |y|^2)`` is less than a quarter of the unit, all terms are rounded to zero: leaving them out
     changes no bit. In well separated components that is most of a chunk.
     """
-    count, kept = r.shape[0], 0
+    kept = 0
     for t in range(count):
         if r[t] * (q[t] if q[t] > 1.0 else 1.0) * per_unit > 0.25:
             q[kept] = t  # squared lengths are not needed any more
@@ -139,13 +147,13 @@ def _keep_heavy(y, r, q, d, per_unit):
 
 
 @jit
-def _sum_component(y, r, q, a, ones, limit, per_unit, magics, full, mass, first, second, far, lanes):
-    """Add the terms of one component for a chunk; return the levels in use beyond the first, -1 if these are too few.
+def _sum_component(count, y, r, q, a, ones, limit, per_unit, magics, full, mass, first, second, far, lanes):
+    """Add the terms of one component for `count` lanes; return the levels in use beyond the first, -1 if too few.
 
     `r` holds weighted responsibilities; `lanes` takes the number of rows whose terms went to level 0. Whitened rows,
     responsibilities and squared lengths are of no use afterwards.
     """
-    d, size, count = first.shape[0], y.shape[0], y.shape[1]
+    d, size, stride = first.shape[0], y.shape[0], 8 * y.shape[1]
     n_levels, n_far = 0, 0
     product_row(address(r), address(ones), count, magics[1], address(mass))
     for t in range(count):
@@ -163,8 +171,7 @@ def _sum_component(y, r, q, a, ones, limit, per_unit, magics, full, mass, first,
                 scales = per_unit * 2.0 ** (-LEVEL_BITS * low), per_unit * 2.0 ** (-LEVEL_BITS * level)
                 _add_far(r[t], y, t, scales[0], scales[1], target, far[level - 1, d:], full)
                 r[t] = 0.0
-    stride = 8 * count
-    count = _keep_heavy(y, r, q, d, per_unit)
+    count = _keep_heavy(count, y, r, q, d, per_unit)
     lanes[0] += count
     for i in range(d):
         weigh_row(address(r), address(y[i]), count, magics[0], address(a[i]), address(first[i:]))
@@ -196,68 +203,146 @@ def _write_rows(r, density, start, stop, labels, probability, log_density, table
 
 
 @jit
-def run_chunks(
-    x, weights, form, means, factors, scales, log_norms, given, settings, magic_bits, summed,
-    mass, first, second, far, scalars, labels, probability, log_density, table,
-    lanes, y, qr, scratch, scratch_bits, diff,
-):  # fmt: skip
-    """Go through the rows chunk by chunk; return the levels in use beyond the first, -1 if these are too few."""
-    (n, d), (k, chunk) = x.shape, qr.shape[1:]
-    inverse_weight, limit, per_unit, per_mass = settings[0], settings[1], settings[2], settings[3]
-    xt, a, q, r = lanes[0], lanes[1], qr[0], qr[1]
-    omega, density, best = scratch[:chunk], scratch[chunk : 2 * chunk], scratch[2 * chunk : 3 * chunk]
-    doubt, ones = scratch[3 * chunk : 4 * chunk], scratch[4 * chunk : 5 * chunk]
-    powers, power_bits = scratch[5 * chunk : 6 * chunk], scratch_bits[5 * chunk : 6 * chunk]
-    n_levels, n_lanes, summed_lanes, origin = 0, 0, np.zeros(k, np.int64), np.zeros(d)
-    ones[:] = 1.0
-    for start in range(0, n, chunk):
-        stop = min(n, start + chunk)
-        if form == TIED:
-            _load(x, start, stop, a)
-            _whiten(a, origin, factors[0], xt, best, diff)
-        else:
-            _load(x, start, stop, xt)
-        for c in range(k):
-            if form == FULL:
-                _whiten(xt, means[c], factors[c], y[c], q[c], diff)
-            else:
-                _scale(xt, means[c], scales[c], y[0], q[c])
-        if given.shape[0] > 0:
-            for t in range(stop - start):
-                for c in range(k):
-                    r[c, t] = given[start + t, c]
-        else:
-            _soften(q, log_norms, r, density, best, doubt, powers, power_bits)
-        _write_rows(r, density, start, stop, labels, probability, log_density, table)
-        if not summed:
+def _weigh(weights, inverse_weight, start, n, omega):
+    for t in range(n):
+        omega[t] = (weights[start + t] if weights.shape[0] > 0 else 1.0) * inverse_weight
+
+
+@jit
+def _add_scalars(omega, density, doubt, n, limit, per_unit, per_mass, scalars):
+    """Add what is summed once a row; return -1 if the levels are too few."""
+    for t in range(n):
+        value = omega[t] * density[t]
+        level = _level(abs(value), limit)
+        if level >= LEVELS:
+            return -1
+        scalars[level] += np.int64(np.rint(value * per_unit * 2.0 ** (-LEVEL_BITS * level)))
+        scalars[LEVELS] += np.int64(np.rint(omega[t] * doubt[t] * per_mass))
+    return 0
+
+
+@jit
+def _run_lists(x, weights, mixture, start, n, settings, summed, sums, asked, a, y, qr, scratch, scratch_bits, lists):
+    """Go through one block by lists; return the levels in use beyond the first, and the length of all lists."""
+    (means, factors, log_norms, guesses, pairs, origin), (members, counts, ids, guess, tile, scores) = mixture, lists
+    mass, first, second, far, scalars, mass_lanes, summed_lanes = sums
+    inverse_weight, limit, per_unit, per_mass, least, cut = settings[:6]
+    d, q, r = means.shape[1], qr[0], qr[1]
+    omega, density, best, doubt, ones, powers = scratch
+    total = list_members(
+        x, start, n, means, factors, guesses, pairs, cut, origin, y, q, members, counts, ids, guess, tile, scores
+    )
+    soften_lists(q, log_norms, least, n, members, counts, r, density, best, doubt, powers, scratch_bits[5])
+    write_lists(r, density, start, n, members, counts, *asked)
+    if not summed:
+        return 0, total
+    _weigh(weights, inverse_weight, start, n, omega)
+    n_levels = _add_scalars(omega, density, doubt, n, limit, per_unit, per_mass, scalars)
+    for c in range(means.shape[0]):
+        if counts[c] == 0 or n_levels < 0:
             continue
+        for p in range(counts[c]):
+            r[c, p] *= omega[members[c, p]]
+        whole = (counts[c] + 7) // 8 * 8
+        for p in range(counts[c], whole):
+            r[c, p] = 0.0
+        mass_lanes[c] += whole
+        level = _sum_component(
+            whole, y[c], r[c], q[c], a, ones, limit, per_unit, settings[6:], True,
+            mass[c:], first[c, :d], second[c], far[:, c], summed_lanes[c:],
+        )  # fmt: skip
+        n_levels = -1 if level < 0 else max(n_levels, level)
+    return n_levels, total
+
+
+@jit
+def _run_chunk(
+    x, weights, form, mixture, given, start, stop, settings, summed, sums, asked, lanes, y, qr, scratch, scratch_bits,
+    diff,
+):  # fmt: skip
+    """Go through one chunk, all components for all rows; return the levels in use beyond the first."""
+    means, factors, scales, log_norms, origin = mixture
+    mass, first, second, far, scalars, mass_lanes, summed_lanes = sums
+    inverse_weight, limit, per_unit, per_mass, least = settings[:5]
+    (k, d), chunk, xt, a, q, r = means.shape, qr.shape[2], lanes[0], lanes[1], qr[0], qr[1]
+    omega, density, best, doubt, ones, powers = scratch
+    if form == TIED:
+        _load(x, start, stop, a)
+        _whiten(a, origin, factors[0], xt, best, diff)
+    else:
+        _load(x, start, stop, xt)
+    for c in range(k):
+        if form == FULL:
+            _whiten(xt, means[c], factors[c], y[c], q[c], diff)
+        else:
+            _scale(xt, means[c], scales[c], y[0], q[c])
+    if given.shape[0] > 0:
+        for t in range(stop - start):
+            for c in range(k):
+                r[c, t] = given[start + t, c]
+    else:
+        _soften(q, log_norms, least, r, density, best, doubt, powers[:chunk], scratch_bits[5])
+    _write_rows(r, density, start, stop, *asked)
+    if not summed:
+        return 0
+    _weigh(weights, inverse_weight, start, stop - start, omega)
+    n_levels = 0
+    if given.shape[0] == 0:
+        n_levels = _add_scalars(omega, density, doubt, stop - start, limit, per_unit, per_mass, scalars)
+    for c in range(k):
+        if n_levels < 0:
+            return -1
         for t in range(chunk):
-            omega[t] = 0.0 if t >= stop - start else (weights[start + t] if weights.shape[0] > 0 else 1.0)
-            omega[t] *= inverse_weight
-        if given.shape[0] == 0:
-            for t in range(stop - start):
-                value = omega[t] * density[t]
-                level = _level(abs(value), limit)
-                if level >= LEVELS:
-                    return -1
-                scalars[level] += np.int64(np.rint(value * per_unit * 2.0 ** (-LEVEL_BITS * level)))
-                scalars[LEVELS] += np.int64(np.rint(omega[t] * doubt[t] * per_mass))
-        n_lanes += chunk
-        for c in range(k):
-            for t in range(chunk):
-                # Lanes without a row may hold anything, NaN of given responsibilities too.
-                r[c, t] = r[c, t] * omega[t] if t < stop - start else 0.0
-            if form != FULL:
-                _scale(xt, means[c], scales[c], y[0], q[c])
-            level = _sum_component(
-                y[c if form == FULL else 0], r[c], q[c], a, ones, limit, per_unit, settings[4:], form == FULL,
-                mass[c:], first[c, :d], second[c], far[:, c], summed_lanes[c:],
+            # Lanes without a row may hold anything, NaN of given responsibilities too.
+            r[c, t] = r[c, t] * omega[t] if t < stop - start else 0.0
+        if form != FULL:
+            _scale(xt, means[c], scales[c], y[0], q[c])
+        mass_lanes[c] += chunk
+        level = _sum_component(
+            chunk, y[c if form == FULL else 0], r[c], q[c], a, ones, limit, per_unit, settings[6:], form == FULL,
+            mass[c:], first[c, :d], second[c], far[:, c], summed_lanes[c:],
+        )  # fmt: skip
+        n_levels = -1 if level < 0 else max(n_levels, level)
+    return n_levels
+
+
+@jit
+def run_chunks(
+    x, weights, form, means, factors, scales, log_norms, guesses, pairs, given, settings, magic_bits, summed,
+    mass, first, second, far, scalars, labels, probability, log_density, table,
+    lanes, y, qr, scratch, scratch_bits, diff, block_lanes, block_y, block_qr, members, ids, tile, scores,
+):  # fmt: skip
+    """Go through the rows; return the levels in use beyond the first, -1 if these are too few."""
+    (n, d), (k, chunk), block = x.shape, qr.shape[1:], ids.shape[0]
+    origin, guess, counts = np.zeros(d), np.empty(block + TILE, np.int64), np.empty(k, np.int64)
+    sums = mass, first, second, far, scalars, np.zeros(k, np.int64), np.zeros(k, np.int64)
+    asked, mixture = (labels, probability, log_density, table), (means, factors, scales, log_norms, origin)
+    near, lists = (means, factors, log_norms, guesses, pairs, origin), (members, counts, ids, guess, tile, scores)
+    rooms = (scratch[0], scratch[1], scratch[2], scratch[3], scratch[4], scratch[5])
+    dense, rows = 0 if block > 0 else n, min(block, PROBE)
+    n_levels, start = 0, 0
+    rooms[4][:] = 1.0
+    while start < n:
+        if dense <= 0:
+            stop = min(n, start + rows)
+            level, total = _run_lists(
+                x, weights, near, start, stop - start, settings, summed, sums, asked, block_lanes, block_y, block_qr,
+                rooms, scratch_bits, lists,
             )  # fmt: skip
-            if level < 0:
-                return -1
-            n_levels = max(n_levels, level)
+            pays = total < LONGEST * k * (stop - start)
+            dense, rows = (0, block) if pays else (DENSE, min(block, PROBE))
+        else:
+            stop = min(n, start + chunk)
+            level = _run_chunk(
+                x, weights, form, mixture, given, start, stop, settings, summed, sums, asked, lanes, y, qr, rooms,
+                scratch_bits, diff,
+            )  # fmt: skip
+            dense -= chunk
+        if level < 0:
+            return -1
+        n_levels, start = max(n_levels, level), stop
     if summed:
-        _take_off(mass, first, second, d, form == FULL, magic_bits, n_lanes, summed_lanes)
+        _take_off(mass, first, second, d, form == FULL, magic_bits, sums[5], sums[6])
     return n_levels
 
 
@@ -265,7 +350,7 @@ def run_chunks(
 def _take_off(mass, first, second, d, full, magic_bits, mass_lanes, lanes):
     """Take off the sums what the addends M put into them."""
     for c in range(mass.shape[0]):
-        mass[c] -= mass_lanes * magic_bits[1]
+        mass[c] -= mass_lanes[c] * magic_bits[1]
         bias = lanes[c] * magic_bits[0]
         first[c, :d] -= bias
         second[c, : second.shape[1] if full else d] -= bias

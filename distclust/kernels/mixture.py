@@ -5,6 +5,10 @@ factor U with ``U U^T`` = its precision; ``y = U^T (x - mean)`` are whitened coo
 Mahalanobis distance. Sums are taken of y, not of x: whatever the scale of a component, its terms are near 1, so one
 unit of fixed point serves tight and wide components alike, and nothing cancels.
 
+A component whose density at a row is less than ``unit / limit`` times the highest has no share of it: responsibility
+exactly 0. That is too little for the units of the sums, does not depend on the order of rows, and lets bounds leave
+out densities (`_mixture_bounds`).
+
 Terms of rows far outside (``w r |y|^2`` above a limit) would not fit the unit. They are summed at coarser units, a
 level for every `LEVEL_BITS` bits, each as exact as the others.
 """
@@ -21,6 +25,7 @@ from distclust.kernels import _gauss
 from distclust.kernels._arguments import read_argument, weights_argument
 from distclust.kernels._gauss import BLOCK, COLUMNS
 from distclust.kernels._mixture import AXIS, FULL, LEVEL_BITS, LEVELS, TIED, TILE, run_chunks, whiten_means
+from distclust.kernels._mixture_bounds import EXTRA, bound_tables
 
 __all__ = [
     "LEVELS",
@@ -45,6 +50,9 @@ Form = Literal["full", "axis", "tied"]
 _CHUNK_BYTES = 1 << 20
 """Whitened rows of a chunk, for all components: they stay in L2 between densities and sums."""
 _MOST_ROWS = 512
+_BLOCK_BYTES = 32 << 20
+"""Room for whitened rows of a block, were it for all components; lists touch a small part of it."""
+_BLOCK_ROWS = 2048
 
 
 class PackedMixture(NamedTuple):
@@ -59,6 +67,10 @@ class PackedMixture(NamedTuple):
     """[k, d] reciprocal standard deviations; ones for a tied mixture, unused for a full one."""
     log_norms: Floats
     """[k] ``ln weight + ln det U - d/2 ln 2 pi``."""
+    guesses: Floats
+    """[1, q] scores for a guess of the component of a row; empty where every component is taken in full."""
+    pairs: Floats
+    """[k, q] scores of all components where one of them is near; see `_mixture_bounds`."""
 
 
 class Grid(NamedTuple):
@@ -136,13 +148,14 @@ def pack_mixture(form: Form, log_norms: Floats, means: Floats, factors: Floats) 
     k, d = means.shape
     log_norms, means = np.ascontiguousarray(log_norms, np.float64), np.ascontiguousarray(means, np.float64)
     if form == "axis":
-        return PackedMixture(form, means, np.zeros((0, 0)), np.ascontiguousarray(factors, np.float64), log_norms)
+        scales = np.ascontiguousarray(factors, np.float64)
+        return PackedMixture(form, means, _NOTHING, scales, log_norms, _NOTHING, _NOTHING)
     packed = np.stack([_pack_factor(u) for u in factors.reshape(-1, d, d)])
     if form == "tied":
         whitened = np.zeros((k, d))
         whiten_means(np.ascontiguousarray(factors, np.float64), means, whitened)
-        return PackedMixture(form, whitened, packed, np.ones((k, d)), log_norms)
-    return PackedMixture(form, means, packed, np.zeros((0, 0)), log_norms)
+        return PackedMixture(form, whitened, packed, np.ones((k, d)), log_norms, _NOTHING, _NOTHING)
+    return PackedMixture(form, means, packed, _NOTHING, log_norms, *bound_tables(log_norms, means, factors))
 
 
 def mixture_sums(
@@ -223,6 +236,7 @@ def responsibilities(x: np.ndarray, packed: PackedMixture) -> Floats:
     return out
 
 
+_NOTHING = np.zeros((0, 0))
 _ANY_GRID = Grid(1.0, 1.0, 2.0**-50, 2.0**-50)
 
 
@@ -249,15 +263,21 @@ def _run(
     chunk = min(_MOST_ROWS, max(TILE, _CHUNK_BYTES // (8 * held * size) // TILE * TILE))
     chunk = min(chunk, -(-max(n, 1) // TILE) * TILE)
     bits = np.array([_gauss.magic_of(grid.unit), _gauss.magic_of(grid.mass_unit)])
-    settings = np.array([1.0 / grid.weight, grid.limit, 1.0 / grid.unit, 1.0 / grid.mass_unit, *bits])
-    scratch = np.zeros(6 * chunk)
+    least = grid.unit / grid.limit
+    settings = [1.0 / grid.weight, grid.limit, 1.0 / grid.unit, 1.0 / grid.mass_unit, least, -math.log(least)]
+    block = 0 if given is not None else _block_rows(packed, n)
+    # Rows of a power of two of bytes would all lie in the same few lines of the cache.
+    room = (block + TILE + 8) * (block > 0)
+    scratch = np.zeros((6, max(chunk, room)))
+    tile = np.zeros((size + EXTRA, TILE))
+    tile[size] = 1.0
     return run_chunks(
         x,
         weights_argument(weights, n),
         form,
         *(read_argument(a, "mixture", "float64", (None,) * a.ndim) for a in packed[1:]),
         given_array,
-        settings,
+        np.array([*settings, *bits]),
         bits.view(np.int64),
         summed,
         *sums,
@@ -269,7 +289,22 @@ def _run(
         scratch,
         scratch.view(np.int64),
         np.zeros(size * TILE),
+        np.zeros((size, room)),
+        np.zeros((k, size, room)),
+        np.empty((2, k, room)),
+        np.empty((k, room), np.int64),
+        np.arange(block),
+        tile,
+        np.empty((_gauss.padded(k) + 1, TILE)),
     )
+
+
+def _block_rows(packed: PackedMixture, n: int) -> int:
+    """Return the rows of a block with lists, 0 for none."""
+    k, d = packed.means.shape
+    rows = min(_BLOCK_ROWS, _BLOCK_BYTES // (8 * k * _gauss.padded(d)))
+    # Rows of one guess fill half a tile at least, or the bounds would cost more than they save.
+    return min(rows, n) if len(packed.pairs) and rows >= k * TILE // 2 else 0
 
 
 def _pack_factor(u: Floats) -> Floats:
