@@ -18,7 +18,7 @@ from distclust.algorithms.lloyd import (
     history_to_json,
     run_lloyd,
 )
-from distclust.algorithms.progressive import ladder, on_rung, relaxation, seeding_rung
+from distclust.algorithms.progressive import Samples, ladder, relaxation, seeding_rung
 from distclust.algorithms.seeding import initial_centers
 from distclust.artifacts.checkpoint import Checkpoint, Checkpoints
 from distclust.engines.events import StageEnded, StageStarted
@@ -120,13 +120,14 @@ def fit_kmeans(
         config = _fewer(config, n)
     if config.algorithm == "auto":
         data = replace(data, head=find_head(engine, data, config.n_clusters))
+    samples = Samples(engine, data, config)
     saver = _Saver(None if run is None else run.checkpoints("kmeans"), checkpoint_seconds)
     state = saver.restore()
     while saver.number < config.n_init:
         if state is None:
-            state = _seed(engine, data, config, saver.number)
+            state = _seed(engine, data, config, samples, saver.number)
             saver.save(state)
-        state = _climb(engine, data, config, state, saver)
+        state = _climb(data, config, samples, state, saver)
         inertia = 0.0 if config.n_init == 1 else _exact_inertia(engine, data, state.centers)
         saver.finished(_Best(state, inertia))
         state = None
@@ -134,13 +135,13 @@ def fit_kmeans(
     return _result(data, config, saver.best.state)
 
 
-def _climb(engine: Engine, data: PreparedData, config: KMeansConfig, state: LloydState, saver: _Saver) -> LloydState:
+def _climb(data: PreparedData, config: KMeansConfig, samples: Samples, state: LloydState, saver: _Saver) -> LloydState:
     """Run Lloyd on every sample from the state's on; each begins where the one before ended."""
     rungs = ladder(data.moments.n_rows, config)
     beyond = relaxation(data.moments.n_rows, config)
     while True:
         rung = rungs[state.rung]
-        part, sampled, settings = on_rung(engine, data, config, rung)
+        part, sampled, settings = samples.on(rung)
         stage = "lloyd" if rung.is_full else "sample"
         try:
             state = run_lloyd(
@@ -160,13 +161,13 @@ def _fewer(config: KMeansConfig, n: int) -> KMeansConfig:
     return KMeansConfig(**{**settings, "n_clusters": n, "init": init})
 
 
-def _seed(engine: Engine, data: PreparedData, config: KMeansConfig, number: int) -> LloydState:
+def _seed(engine: Engine, data: PreparedData, config: KMeansConfig, samples: Samples, number: int) -> LloydState:
     """Find first centres on the smallest sample; on all rows where that has too few distinct ones."""
     started = time.perf_counter()
     n, rung = data.moments.n_rows, 0
     engine.options.emit(StageStarted(stage="seed", total_rows=data.pinned.n_rows))
     at = seeding_rung(n, config)
-    centers = initial_centers(*on_rung(engine, data, config, at), number)
+    centers = initial_centers(*samples.on(at), number)
     if len(centers) < config.n_clusters and not at.is_full:
         rung = len(ladder(n, config)) - 1
         centers = initial_centers(engine, data, replace(config, fit_mode="full"), number)

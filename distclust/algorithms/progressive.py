@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from distclust.algorithms.kmeans_config import KMeansConfig
 from distclust.engines.protocol import Engine
 from distclust.engines.sampled import ALL_ROWS, SampledEngine
 from distclust.ops.profile import PreparedData
+from distclust.ops.sample import hold_sample
 
 ROWS_PER_CENTER = 24
 """Rows a centre of the first sample. Measured with the prototype: 16-24 served, 48 cost more and gained nothing."""
@@ -33,6 +36,11 @@ k = 256: with 1.6 to 1.9 the same number of passes ends 0.2 to 0.4 % lower than 
 LEAST_ROWS = 50_000
 LEAST_ROWS_PER_CENTER = 4 * ROWS_PER_CENTER
 """Smaller datasets are fitted in full: there is too little to save."""
+
+HELD_BYTES = 48 << 20
+HELD_WORK = 20_000_000_000
+"""Bytes, and multiplications of a plain pass (a tenth of a second on 2 cores), up to which a sample goes to the driver
+of a cluster engine. Origin: minipile, k = 200, on Dask with two workers: see ``algorithms/DESIGN.md``."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +96,47 @@ def seeding_rung(n: int, config: KMeansConfig) -> Rung:
     return Rung(ALL_ROWS * rows // n, rows)
 
 
-def on_rung(
-    engine: Engine, data: PreparedData, config: KMeansConfig, rung: Rung
-) -> tuple[Engine, PreparedData, KMeansConfig]:
-    """Return engine, data and settings for a pass over one sample."""
-    if rung.is_full:
-        return engine, data, config
-    share = rung.rows / data.moments.n_rows
-    moments = replace(data.moments, n_rows=rung.rows, mass=data.moments.mass * share)
-    sampled = replace(data, moments=moments)
-    settings = replace(config, rtol=max(config.rtol, SAMPLE_RTOL), max_iter=min(config.max_iter, SAMPLE_PASSES))
-    return SampledEngine(engine, rung.limit), sampled, settings
+class Samples:
+    """The samples of a fit, each with the engine that passes over it run on.
+
+    A small one is fetched to the driver of a cluster engine: there a pass over it costs less than its tasks would.
+
+    Parameters
+    ----------
+    engine : Engine
+    data : PreparedData
+    config : KMeansConfig
+    """
+
+    def __init__(self, engine: Engine, data: PreparedData, config: KMeansConfig) -> None:
+        self._engine = engine
+        self._data = data
+        self._config = config
+        n = data.moments.n_rows
+        rungs = {seeding_rung(n, config), *ladder(n, config)}
+        fitting = () if engine.info.sees_driver_memory else filter(self._can_be_held, rungs)
+        self._held_limit = max((rung.limit for rung in fitting), default=0)
+        self._held: Engine | None = None
+
+    def on(self, rung: Rung) -> tuple[Engine, PreparedData, KMeansConfig]:
+        """Return engine, data and settings for passes over one sample."""
+        data, config = self._data, self._config
+        if rung.is_full:
+            return self._engine, data, config
+        share = rung.rows / data.moments.n_rows
+        moments = replace(data.moments, n_rows=rung.rows, mass=data.moments.mass * share)
+        sampled = replace(data, moments=moments)
+        settings = replace(config, rtol=max(config.rtol, SAMPLE_RTOL), max_iter=min(config.max_iter, SAMPLE_PASSES))
+        return SampledEngine(self._engine_for(rung), rung.limit), sampled, settings
+
+    def _engine_for(self, rung: Rung) -> Engine:
+        if rung.limit > self._held_limit:
+            return self._engine
+        if self._held is None:
+            self._held = hold_sample(self._engine, self._data.pinned, self._held_limit)
+        return self._held
+
+    def _can_be_held(self, rung: Rung) -> bool:
+        values = rung.rows * self._data.width
+        small = values * np.dtype(self._data.view.dtype).itemsize <= HELD_BYTES
+        return not rung.is_full and small and values * self._config.n_clusters <= HELD_WORK

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from distclust.data.block import Block
+from distclust.data.refs import BlockView
+from distclust.engines.held import HeldEngine
 from distclust.engines.protocol import Engine, Pinned, StepContext
+from distclust.engines.sampled import SampledEngine
 from distclust.kernels.random import hash_rows, uniform
 from distclust.stats.extremes import KeyedRows
 
@@ -64,6 +67,15 @@ def hash_sample(engine: Engine, pinned: Pinned, limit: int) -> KeyedRows:
     """Return the first ``limit`` rows by row hash, in row id order."""
     sample: KeyedRows = engine.fold(pinned, HashSampleStep(limit), KeyedRows.merge, label="sample")
     return sample.in_id_order()
+
+
+def hold_sample(engine: Engine, pinned: Pinned, limit: int) -> HeldEngine:
+    """Fetch the rows with a hash below ``limit`` to the driver; return an engine that runs steps on them."""
+    step, view = HashSampleStep(pinned.n_rows), pinned.view
+    sample: KeyedRows = SampledEngine(engine, limit).fold(pinned, step, KeyedRows.merge, label="sample: fetch")
+    assert isinstance(view, BlockView)
+    weights = None if view.columns.weight is None else sample.weights
+    return HeldEngine(engine, Block(sample.rows, sample.row_ids, weights, pinned.refs[0], view))
 
 
 def draw_uniform(engine: Engine, pinned: Pinned, limit: int, *, seed: int, stage: int) -> KeyedRows:
