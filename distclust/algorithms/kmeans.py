@@ -18,7 +18,7 @@ from distclust.algorithms.lloyd import (
     history_to_json,
     run_lloyd,
 )
-from distclust.algorithms.progressive import Samples, ladder, relaxation, seeding_rung
+from distclust.algorithms.progressive import Samples, ladder, seeding_rung, stride
 from distclust.algorithms.seeding import initial_centers
 from distclust.artifacts.checkpoint import Checkpoint, Checkpoints
 from distclust.engines.events import StageEnded, StageStarted
@@ -138,15 +138,13 @@ def fit_kmeans(
 def _climb(data: PreparedData, config: KMeansConfig, samples: Samples, state: LloydState, saver: _Saver) -> LloydState:
     """Run Lloyd on every sample from the state's on; each begins where the one before ended."""
     rungs = ladder(data.moments.n_rows, config)
-    beyond = relaxation(data.moments.n_rows, config)
+    far = stride(data.moments.n_rows, config)
     while True:
         rung = rungs[state.rung]
         part, sampled, settings = samples.on(rung)
         stage = "lloyd" if rung.is_full else "sample"
         try:
-            state = run_lloyd(
-                part, sampled, settings, state, relaxation=beyond, checkpoint=saver.after_pass, stage=stage
-            )
+            state = run_lloyd(part, sampled, settings, state, stride=far, checkpoint=saver.after_pass, stage=stage)
         except CancelledError:
             saver.save_last()
             raise

@@ -33,6 +33,49 @@ FAR_ROWS = 64
 
 
 @dataclass(frozen=True)
+class Stride:
+    """How centres go on from the means of their rows.
+
+    Attributes
+    ----------
+    relaxation : float
+        How far a centre goes towards its mean, as a multiple of the way; from 1 to below 2.
+    momentum : float
+        Share of its last step that a centre takes again; from 0 to below 1 (Polyak, *Some methods of speeding up the
+        convergence of iteration methods*, 1964).
+    """
+
+    relaxation: float = 1.0
+    momentum: float = 0.0
+
+    def beyond(self, centers: Floats, means: Floats, previous: Floats | None, *, unit: bool) -> Floats:
+        """Return the next centres.
+
+        Parameters
+        ----------
+        centers, means : (k, d) float64
+            Of this pass.
+        previous : (k, d) float64 or None
+            Centres of the pass before; None if their last step is not to be taken again.
+        unit : bool
+            Whether centres have unit length (cosine).
+        """
+        if self == PLAIN:
+            return means
+        new = centers + self.relaxation * (means - centers)
+        if previous is not None:
+            new += self.momentum * (centers - previous)
+        if not unit:
+            return new
+        lengths = np.sqrt(row_sqnorm(new))[:, None]
+        return np.where(lengths > 0, new / np.where(lengths > 0, lengths, 1.0), means)
+
+
+PLAIN = Stride()
+"""Lloyd's own: to the means."""
+
+
+@dataclass(frozen=True)
 class LloydValue:
     """What a Lloyd pass shares.
 
@@ -164,7 +207,7 @@ def run_lloyd(
     config: KMeansConfig,
     state: LloydState,
     *,
-    relaxation: float = 1.0,
+    stride: Stride = PLAIN,
     checkpoint: Callable[[LloydState], None] | None = None,
     stage: str = "lloyd",
 ) -> LloydState:
@@ -178,9 +221,9 @@ def run_lloyd(
         ``max_iter``, ``tol``, ``rtol``.
     state : LloydState
         First centres, or a checkpoint. The result has the same bits from either.
-    relaxation : float, default=1.0
-        How far a centre goes towards the mean of its rows, as a multiple of the way, from the second pass on; from 1
-        to below 2. The last pass ends at the means.
+    stride : Stride, default=PLAIN
+        How centres go on from their means, from the second pass on. The last pass ends at the means, and so does one
+        after the inertia has risen by more than ``config.rtol`` of it.
     checkpoint : callable, optional
         Called with the state after every pass.
     stage : str, default="lloyd"
@@ -189,7 +232,7 @@ def run_lloyd(
     started = time.perf_counter()
     engine.options.emit(StageStarted(stage=stage, total_rows=data.pinned.n_rows, max_passes=config.max_iter))
     threshold = config.tol * float(np.cumsum(data.moments.variance)[-1] / data.width)
-    memory = _Memory(relaxation)
+    memory = _Memory(stride)
     while not state.finished and state.iteration < config.max_iter:
         state = _iterate(engine, data, config, state, memory, threshold)
         engine.options.emit(IterationEnded(stage=stage, **vars(state.history[-1])))
@@ -203,7 +246,7 @@ def run_lloyd(
 class _Memory:
     """What the driver keeps from pass to pass, and can do without."""
 
-    relaxation: float = 1.0
+    stride: Stride = PLAIN
     """See `run_lloyd`."""
     totals: ClusterSums | None = None
     """Sums under the centres before the state's."""
@@ -245,13 +288,17 @@ def _iterate(
     )
     gain = state.inertia - entry.inertia
     # Rows that keep their labels prove a fixed point only under centres that were means.
-    settled = stats.moved == 0 and memory.relaxation == 1.0
-    finished = reassigned == 0 and (
-        settled or entry.shift <= threshold or (state.iteration > 0 and gain < config.rtol * state.inertia)
-    )
+    settled = stats.moved == 0 and memory.stride == PLAIN
+    # Only strides beyond the means can raise the inertia: then the means are the way back, not the end.
+    risen = memory.stride != PLAIN and gain < -config.rtol * state.inertia
+    slow = state.iteration > 0 and gain < config.rtol * state.inertia and not risen
+    finished = reassigned == 0 and (settled or entry.shift <= threshold or slow)
     last = finished or entry.iteration == config.max_iter
-    if not (last or state.iteration == 0 or reassigned or stats.moved == 0):
-        new = _beyond(state.centers, new, memory.relaxation, unit=data.view.unit_rows)
+    if not (last or risen or state.iteration == 0 or reassigned or stats.moved == 0):
+        # The step of the seeds, and that of an empty cluster to a far row, say nothing about where centres are going.
+        telling = state.iteration > 1 and not state.history[-1].reassigned
+        last_step_from = state.previous if telling else None
+        new = memory.stride.beyond(state.centers, new, last_step_from, unit=unit)
     history = (*state.history, entry)
     new_state = LloydState(new, entry.iteration, history, finished, state.centers, empty, state.rung)
     return new_state
@@ -261,17 +308,6 @@ def _settled_before(config: KMeansConfig, data: PreparedData, state: LloydState)
     """Tell whether passes over a sample have left the centres where bounds pay from the first pass on."""
     sampled = state.iteration == 0 and len(state.history) > 0
     return sampled and config.algorithm == "auto" and bounds_pay(len(state.centers), data.width, 0.0)
-
-
-def _beyond(centers: Floats, means: Floats, relaxation: float, *, unit: bool) -> Floats:
-    """Return centres that went ``relaxation`` times the way to their means."""
-    if relaxation == 1.0:
-        return means
-    new = centers + relaxation * (means - centers)
-    if not unit:
-        return new
-    lengths = np.sqrt(row_sqnorm(new))[:, None]
-    return np.where(lengths > 0, new / np.where(lengths > 0, lengths, 1.0), means)
 
 
 def update_centers(

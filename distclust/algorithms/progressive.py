@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from distclust.algorithms.kmeans_config import KMeansConfig
+from distclust.algorithms.lloyd import PLAIN, Stride
 from distclust.engines.protocol import Engine
 from distclust.engines.sampled import ALL_ROWS, SampledEngine
 from distclust.ops.profile import PreparedData
@@ -28,10 +29,10 @@ SAMPLE_RTOL = 2e-3
 
 SAMPLE_PASSES = 12
 
-RELAXATION = 1.7
-"""How far a centre goes towards its mean, as a multiple of the way. Below 2 a pass still lowers the inertia, and the
-mean is where the centre would go in later passes anyway. Origin: minipile, k = 200 and 1000, and a mixture of 1M x 32,
-k = 256: with 1.6 to 1.9 the same number of passes ends 0.2 to 0.4 % lower than with 1.0."""
+FAR = Stride(relaxation=1.7, momentum=0.4)
+"""A centre goes beyond its mean, and on in the direction of its last step: it is where it would go in later passes
+anyway. Origin of 1.7: minipile, k = 200 and 1000, and a mixture of 1M x 32, k = 256: with 1.6 to 1.9 the same number of
+passes ends 0.2 to 0.4 % lower than with 1.0. Of 0.4: see ``algorithms/DESIGN.md``."""
 
 LEAST_ROWS = 50_000
 LEAST_ROWS_PER_CENTER = 4 * ROWS_PER_CENTER
@@ -81,10 +82,10 @@ def ladder(n: int, config: KMeansConfig) -> tuple[Rung, ...]:
     return (*rungs, full)
 
 
-def relaxation(n: int, config: KMeansConfig) -> float:
-    """Return how far centres go towards their means; 1 where users expect plain Lloyd: few rows, or centres given."""
+def stride(n: int, config: KMeansConfig) -> Stride:
+    """Return how centres go on from their means; plainly where users expect plain Lloyd: few rows, or centres given."""
     plain = config.fit_mode == "full" or not isinstance(config.init, str)
-    return 1.0 if plain or (config.fit_mode == "auto" and n < LEAST_ROWS) else RELAXATION
+    return PLAIN if plain or (config.fit_mode == "auto" and n < LEAST_ROWS) else FAR
 
 
 def seeding_rung(n: int, config: KMeansConfig) -> Rung:

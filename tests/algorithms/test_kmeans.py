@@ -10,7 +10,7 @@ import pytest
 from distclust.algorithms import seeding
 from distclust.algorithms.kmeans import fit_kmeans
 from distclust.algorithms.kmeans_config import KMeansConfig
-from distclust.algorithms.lloyd import LloydState, run_lloyd
+from distclust.algorithms.lloyd import LloydState, Stride, run_lloyd
 from distclust.artifacts.checkpoint import Checkpoints
 from distclust.data.storage import open_storage
 from distclust.engines.events import Event, IterationEnded
@@ -181,6 +181,42 @@ def test_a_finished_state_is_left_as_it_is(engine: Engine, blobs: np.ndarray) ->
     state = LloydState(np.zeros((2, 3)), iteration=4, finished=True)
     with prepared(engine, blobs) as data:
         assert run_lloyd(engine, data, KMeansConfig(n_clusters=2), state) is state
+
+
+def naive_strides(X: np.ndarray, centers: np.ndarray, passes: int, stride: Stride) -> np.ndarray:
+    """Lloyd with strides in float64: the first pass and the last one end at the means."""
+    before: np.ndarray | None = None
+    for number in range(passes):
+        means = naive_lloyd(X, centers, 1)
+        if number in (0, passes - 1):
+            new = means
+        else:
+            new = centers + stride.relaxation * (means - centers)
+            new += 0 if number == 1 else stride.momentum * (centers - before)
+        before, centers = centers, new
+    return centers
+
+
+@pytest.mark.parametrize("passes", [2, 3, 4, 6])
+def test_strides_go_beyond_the_means(engine: Engine, blobs: np.ndarray, passes: int) -> None:
+    config, stride = KMeansConfig(n_clusters=12, max_iter=passes, tol=0, rtol=0), Stride(1.7, 0.4)
+    with prepared(engine, blobs) as data:
+        first = LloydState(blobs[::50] - data.offset)
+        found = run_lloyd(engine, data, config, first, stride=stride).centers + data.offset
+    assert found == pytest.approx(naive_strides(blobs, blobs[::50], passes, stride), abs=1e-5)
+
+
+def test_a_rise_leads_back_to_the_means_and_ends_nothing(engine: Engine) -> None:
+    X = np.random.default_rng(0).normal(size=(2000, 3))
+    config, wild = KMeansConfig(n_clusters=20, max_iter=40, tol=0, rtol=1e-4), Stride(1.9, 0.9)
+    with prepared(engine, X) as data:
+        first = LloydState(X[:20] - data.offset)
+        history = [entry.inertia for entry in run_lloyd(engine, data, config, first, stride=wild).history]
+        plain = run_lloyd(engine, data, config, first).history[-1].inertia
+    rises = [at for at in range(1, len(history)) if history[at] > history[at - 1] * (1 + config.rtol)]
+    assert rises
+    assert all(at + 1 == config.max_iter or history[at + 1] < history[at] for at in rises)
+    assert history[-1] < 1.02 * plain
 
 
 def test_greedy_seeding_takes_rows_of_weight_and_no_row_twice() -> None:
