@@ -102,7 +102,7 @@ def _nearest_candidate(block: Block, value: Candidates, context: StepContext) ->
     assert sqdist is not None
     first = sum(len(part) for part in value.rounds[:known])
     for part in value.rounds[known:]:
-        fresh = part.nearest(block.x)
+        fresh = part.nearest(block, context)
         distance = row_sqdist(block.x, part.rows, fresh)
         labels = np.where(distance < sqdist, fresh + np.int32(first), labels)
         sqdist = np.minimum(distance, sqdist)

@@ -25,7 +25,9 @@ from distclust.engines.events import StageEnded, StageStarted
 from distclust.engines.protocol import Engine
 from distclust.errors import CancelledError, DataError
 from distclust.kernels.heads import HeadAxes
+from distclust.kernels.order import neighbour_order
 from distclust.ops.assign import assign
+from distclust.ops.bounds import sharing_centers
 from distclust.ops.centers import CenterSet
 from distclust.ops.heads import find_head
 from distclust.ops.profile import PreparedData
@@ -143,8 +145,12 @@ def _climb(data: PreparedData, config: KMeansConfig, samples: Samples, state: Ll
         rung = rungs[state.rung]
         part, sampled, settings = samples.on(rung)
         stage = "lloyd" if rung.is_full else "sample"
+        # Few passes over a sample do not repay the memory of bounds where a head makes passes cheap.
+        bounds = rung.is_full or data.head is None
         try:
-            state = run_lloyd(part, sampled, settings, state, stride=far, checkpoint=saver.after_pass, stage=stage)
+            state = run_lloyd(
+                part, sampled, settings, state, stride=far, bounds=bounds, checkpoint=saver.after_pass, stage=stage
+            )
         except CancelledError:
             saver.save_last()
             raise
@@ -172,7 +178,11 @@ def _seed(engine: Engine, data: PreparedData, config: KMeansConfig, samples: Sam
     engine.options.emit(StageEnded(stage="seed", seconds=time.perf_counter() - started))
     if len(centers) < config.n_clusters and not config.allow_fewer:
         raise too_few_distinct(data, config.n_clusters, len(centers))
-    return LloydState(centers.astype(np.float64), rung=rung)
+    seeds: Floats = centers.astype(np.float64)
+    group = sharing_centers(len(seeds))
+    if group > 1 and isinstance(config.init, str):  # users number their own centres
+        seeds = seeds[neighbour_order(seeds, group)]
+    return LloydState(seeds, rung=rung)
 
 
 def too_few_distinct(data: PreparedData, k: int, found: int) -> DataError:

@@ -19,7 +19,7 @@ from distclust.data.block import Block
 from distclust.engines.events import IterationEnded, StageEnded, StageStarted
 from distclust.engines.protocol import Engine, StepContext
 from distclust.kernels.lloyd import accumulate, accumulate_moved, farthest, fixed_sums, row_sqdist, row_sqnorm
-from distclust.ops.bounds import BoundedPass, bounds_pay, level_step
+from distclust.ops.bounds import BoundedPass, bounds_pay, level_step, sharing_centers
 from distclust.ops.centers import CenterSet, nearest_labels
 from distclust.ops.profile import PreparedData
 from distclust.stats.extremes import FarRows
@@ -208,6 +208,7 @@ def run_lloyd(
     state: LloydState,
     *,
     stride: Stride = PLAIN,
+    bounds: bool = True,
     checkpoint: Callable[[LloydState], None] | None = None,
     stage: str = "lloyd",
 ) -> LloydState:
@@ -224,6 +225,8 @@ def run_lloyd(
     stride : Stride, default=PLAIN
         How centres go on from their means, from the second pass on. The last pass ends at the means, and so does one
         after the inertia has risen by more than ``config.rtol`` of it.
+    bounds : bool, default=True
+        Whether rows may keep bounds from pass to pass.
     checkpoint : callable, optional
         Called with the state after every pass.
     stage : str, default="lloyd"
@@ -232,7 +235,7 @@ def run_lloyd(
     started = time.perf_counter()
     engine.options.emit(StageStarted(stage=stage, total_rows=data.pinned.n_rows, max_passes=config.max_iter))
     threshold = config.tol * float(np.cumsum(data.moments.variance)[-1] / data.width)
-    memory = _Memory(stride)
+    memory = _Memory(stride, bounds and config.algorithm == "auto")
     while not state.finished and state.iteration < config.max_iter:
         state = _iterate(engine, data, config, state, memory, threshold)
         engine.options.emit(IterationEnded(stage=stage, **vars(state.history[-1])))
@@ -248,10 +251,14 @@ class _Memory:
 
     stride: Stride = PLAIN
     """See `run_lloyd`."""
+    bounds: bool = True
+    """Whether rows may keep bounds."""
     totals: ClusterSums | None = None
     """Sums under the centres before the state's."""
     bound_step: float | None = None
     """Distance between two levels of the rows' bounds, once bounds pay."""
+    group: int = 1
+    """Centres that share a bound."""
 
 
 def _iterate(
@@ -264,10 +271,11 @@ def _iterate(
     previous = None if state.previous is None else CenterSet(state.previous.astype(dtype), data.head)
     scale = data.inertia_scale(float(row_sqnorm(centers.rows).max()))
     step = LloydStep(min(len(centers), FAR_ROWS))
-    if memory.bound_step is None and _settled_before(config, data, state):
+    if memory.bound_step is None and memory.bounds and _settled_before(data, state):
         sampled = state.history[-1]
         memory.bound_step = level_step(sampled.inertia / sampled.rows * data.moments.n_rows / data.moments.mass)
-    bounded = None if memory.bound_step is None else BoundedPass(memory.bound_step, previous, centers)
+        memory.group = sharing_centers(len(centers))
+    bounded = None if memory.bound_step is None else BoundedPass(memory.bound_step, previous, centers, memory.group)
     value = LloydValue(centers, previous, memory.totals is None, data.scales, scale, bounded)
     with engine.share(value) as shared:
         stats: LloydStats = engine.fold(data.pinned, step, LloydStats.merge, shared, label="lloyd")
@@ -275,7 +283,7 @@ def _iterate(
     unit = data.view.unit_rows
     new, reassigned, empty = update_centers(state.centers, memory.totals, stats.far, data.scales, unit=unit)
     moved_share = stats.moved / data.moments.n_rows
-    if memory.bound_step is None and config.algorithm == "auto" and bounds_pay(len(centers), data.width, moved_share):
+    if memory.bound_step is None and memory.bounds and bounds_pay(len(centers), data.width, moved_share):
         memory.bound_step = level_step(stats.inertia.total() / data.moments.mass)
     entry = Iteration(
         state.iteration + 1,
@@ -304,10 +312,10 @@ def _iterate(
     return new_state
 
 
-def _settled_before(config: KMeansConfig, data: PreparedData, state: LloydState) -> bool:
+def _settled_before(data: PreparedData, state: LloydState) -> bool:
     """Tell whether passes over a sample have left the centres where bounds pay from the first pass on."""
     sampled = state.iteration == 0 and len(state.history) > 0
-    return sampled and config.algorithm == "auto" and bounds_pay(len(state.centers), data.width, 0.0)
+    return sampled and bounds_pay(len(state.centers), data.width, 0.0)
 
 
 def update_centers(

@@ -17,7 +17,7 @@ from distclust.data.sources import Source
 from distclust.engines.open import open_engine
 from distclust.engines.protocol import Engine, EngineOptions
 from distclust.kernels.bounded import bounds_bytes
-from distclust.ops.bounds import bounds_pay
+from distclust.ops.bounds import bounds_pay, sharing_centers
 from distclust.ops.exchange import RANGE_BYTES
 from distclust.ops.profile import plan
 from distclust.workflows.common import fresh_cut, source_of
@@ -118,7 +118,8 @@ def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[Partiti
     item = 8 if job.precision == "float64" else 4
     weight = _WEIGHT if job.weight_column else 0
     k, d = job.settings().n_clusters, source.width
-    bounds = bounds_bytes(1, k) if job.algorithm == "auto" and bounds_pay(k, d, 0.0) else 0
+    group = sharing_centers(k) if len(ladder(source.n_rows, job.settings())) > 1 else 1
+    bounds = bounds_bytes(1, k, group) if job.algorithm == "auto" and bounds_pay(k, d, 0.0) else 0
     largest = max(ref.n_rows for ref in refs)
     block = largest * (d * item + _ROW_ID + weight)
     levels = is_two_level(job.settings())

@@ -22,7 +22,10 @@ ALL_ROWS = 1 << 64
 
 
 class SampleState(RowState):
-    """Row state of a sample, beside that of the whole block: the same centres have other labels on it."""
+    """Row state of a sample: the same centres have other labels on it than on the whole block.
+
+    Kinds are those of the block, so what a sample kept makes room for what the next one keeps.
+    """
 
     def __init__(self, state: RowState, limit: int) -> None:
         self._state = state
@@ -30,19 +33,19 @@ class SampleState(RowState):
 
     def get(self, kind: str, tag: str) -> npt.NDArray[Any] | None:
         """See `RowState`."""
-        return self._state.get(kind + self._suffix, tag)
+        return self._state.get(kind, tag + self._suffix)
 
     def put(self, kind: str, tag: str, array: npt.NDArray[Any]) -> None:
         """See `RowState`."""
-        self._state.put(kind + self._suffix, tag, array)
+        self._state.put(kind, tag + self._suffix, array)
 
     def take(self, kind: str, tag: str) -> npt.NDArray[Any] | None:
         """See `RowState`."""
-        return self._state.take(kind + self._suffix, tag)
+        return self._state.take(kind, tag + self._suffix)
 
     def give(self, kind: str, tag: str, array: npt.NDArray[Any]) -> None:
         """See `RowState`."""
-        self._state.give(kind + self._suffix, tag, array)
+        self._state.give(kind, tag + self._suffix, array)
 
 
 @dataclass(frozen=True)

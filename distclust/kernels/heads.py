@@ -30,6 +30,15 @@ class HeadAxes(NamedTuple):
     """Bound of all that rounding does to a product, as a share of the lengths of both rows."""
 
 
+class HeadRows(NamedTuple):
+    """Rows as `head_rows` gives them."""
+
+    heads: npt.NDArray[np.float32]
+    """[n, h] coordinates on the axes."""
+    tails: npt.NDArray[np.float64]
+    """[n] upper bounds of the lengths that are left."""
+
+
 def head_axes(vectors: npt.NDArray[np.float64]) -> HeadAxes | None:
     """Round orthonormal axes to float32; None where they are not orthonormal enough, or there are too many.
 
@@ -55,7 +64,7 @@ def head_axes(vectors: npt.NDArray[np.float64]) -> HeadAxes | None:
     return HeadAxes(axes, float(leak)) if leak < MOST_LEAK else None
 
 
-def head_rows(x: npt.NDArray[np.float32], head: HeadAxes) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+def head_rows(x: npt.NDArray[np.float32], head: HeadAxes) -> HeadRows:
     """Return coordinates of rows on the axes, and upper bounds of the lengths that are left.
 
     ``|x.c - heads(x).heads(c)| <= tail(x) tail(c)``, rounding included: by Cauchy and Schwarz
@@ -68,11 +77,10 @@ def head_rows(x: npt.NDArray[np.float32], head: HeadAxes) -> tuple[npt.NDArray[n
 
     Returns
     -------
-    heads : float32 [n, h]
-    tails : float64 [n]
+    HeadRows
     """
     heads = project_rows(x, head.axes)
     squares = row_sqnorm(x)
     # The leak a second time, and a bit: the length on the axes is itself known to so much only.
     left = np.maximum(squares - row_sqnorm(heads), 0.0) + (2.0 * head.leak + 2.0**-40) * squares
-    return heads, np.sqrt(left)
+    return HeadRows(heads, np.sqrt(left))

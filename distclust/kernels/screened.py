@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distclust.kernels._arguments import read_argument
-from distclust.kernels._bytes import first_floor, make_first_bytes
+from distclust.kernels._bytes import first_floor, fold_bytes, make_first_bytes
 from distclust.kernels._emit import address
 from distclust.kernels._jit import jit, once
 from distclust.kernels._machine import machine
@@ -40,7 +40,7 @@ from distclust.kernels._screen import (
     make_screen_tile,
     round_bytes,
 )
-from distclust.kernels.heads import HeadAxes, head_rows
+from distclust.kernels.heads import HeadAxes, HeadRows, head_rows
 from distclust.kernels.lloyd import row_sqnorm as row_sqnorms
 from distclust.kernels.nearest import PackedCenters, assign_nearest
 
@@ -134,7 +134,9 @@ def screen_centers(centers: np.ndarray, packed: PackedCenters, head: HeadAxes | 
     return ScreenedCenters(packed, centers, head, panels, floats, norms, float(shares.max()) * (1 + 2.0**-20), reach)
 
 
-def assign_labels(x: np.ndarray, packed: PackedCenters, screened: ScreenedCenters | None) -> npt.NDArray[np.int32]:
+def assign_labels(
+    x: np.ndarray, packed: PackedCenters, screened: ScreenedCenters | None, heads: HeadRows | None = None
+) -> npt.NDArray[np.int32]:
     """Return the index of every row's nearest centre, the lowest one among equals: the labels of `assign_nearest`.
 
     Parameters
@@ -144,6 +146,8 @@ def assign_labels(x: np.ndarray, packed: PackedCenters, screened: ScreenedCenter
     packed : PackedCenters
     screened : ScreenedCenters or None
         See `screen_centers`.
+    heads : HeadRows, optional
+        What `head_rows` gives for ``x`` and the axes of ``screened``, where it is known; without it, it is made.
 
     Returns
     -------
@@ -161,7 +165,7 @@ def assign_labels(x: np.ndarray, packed: PackedCenters, screened: ScreenedCenter
         return assign_nearest(x, packed)[0]
     x = read_argument(x, "x", "float32", (None, packed.n_dims))
     nothing = np.empty((0, 0), np.uint8), np.empty((0, 0)), 0.0
-    return screen_rows(x, packed, screened, *nothing)
+    return screen_rows(x, packed, screened, *nothing, heads=heads)
 
 
 def screen_rows(
@@ -171,6 +175,8 @@ def screen_rows(
     levels: npt.NDArray[np.uint8],
     known: npt.NDArray[np.float64],
     per_length: float,
+    group: int = 1,
+    heads: HeadRows | None = None,
 ) -> npt.NDArray[np.int32]:
     """Do the work of `assign_labels`, and keep what the screen found as bounds where there is room for them.
 
@@ -184,8 +190,12 @@ def screen_rows(
         Takes floor and squared length of each row.
     per_length : float
         Levels of a unit of length.
+    group : int, default=1
+        Centres that share a level.
+    heads : HeadRows, optional
+        See `assign_labels`.
     """
-    labels, unsure = _screen(x, centers, levels, known, per_length)
+    labels, unsure = _screen(x, centers, heads, levels, known, per_length, group)
     for at in range(0, len(unsure), _UNSURE_ROWS):
         chosen = unsure[at : at + _UNSURE_ROWS]
         labels[chosen] = assign_nearest(np.ascontiguousarray(x[chosen]), packed)[0]
@@ -195,12 +205,18 @@ def screen_rows(
 def _screen(
     x: np.ndarray,
     centers: ScreenedCenters,
+    known_heads: HeadRows | None,
     levels: npt.NDArray[np.uint8],
     known: npt.NDArray[np.float64],
     per_length: float,
+    group: int,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Return labels, and the rows whose label is not known."""
     n = len(x)
+    if known_heads is not None and centers.head is not None:
+        h = centers.head.axes.shape[1]
+        read_argument(known_heads.heads, "heads", "float32", (n, h))
+        read_argument(known_heads.tails, "tails", "float64", (n,))
     labels, unsure = np.empty(n, np.int32), np.zeros(n, np.uint8)
     width = len(centers.norms)
     tiles = max(1, min(_MOST_BLOCK_ROWS, _BOUND_BYTES // (4 * width)) // _ROWS)
@@ -213,12 +229,18 @@ def _screen(
         np.empty(block),
         np.zeros(block, np.int32),
         np.empty(width + CANDIDATE_LANES, np.int32),
+        np.full(levels.shape[1] * group, 255, np.uint8),
     )
     at_once = max(n, 1) if centers.head is None else _HEAD_ROWS
     for start in range(0, n, at_once):
         some = slice(start, min(n, start + at_once))
         part = x[some]
-        heads, tails = (part, np.zeros(1)) if centers.head is None else head_rows(part, centers.head)
+        if centers.head is None:
+            heads, tails = part, np.zeros(1)
+        elif known_heads is None:
+            heads, tails = head_rows(part, centers.head)
+        else:
+            heads, tails = known_heads.heads[some], known_heads.tails[some]
         _screen_kernel()(
             part,
             heads,
@@ -247,7 +269,7 @@ def _screen_kernel() -> Any:
     @jit(name="screen")
     def screen(
         x, heads, tails, centers, panels, floats, norms, settings,
-        quick, bounds, least, row_floats, rooms, row_sums, found, labels, unsure, levels, known,
+        quick, bounds, least, row_floats, rooms, row_sums, found, single, labels, unsure, levels, known,
     ):  # fmt: skip
         (n, d), h = x.shape, heads.shape[1]
         error, reach, per_length = settings
@@ -256,7 +278,7 @@ def _screen_kernel() -> Any:
         x_at, heads_at, centers_at, panels_at = address(x), address(heads), address(centers), address(panels)
         floats_at, norms_at, levels_at = address(floats), address(norms), address(levels)
         quick_at, bounds_at, least_at, found_at = address(quick), address(bounds), address(least), address(found)
-        row_floats_at, sums_at = address(row_floats), address(row_sums)
+        row_floats_at, sums_at, single_at = address(row_floats), address(row_sums), address(single)
         stride = quick.shape[1]
         panel_bytes = quads * QUAD * _WIDTH
         # Room for the rounding of a float32 score (d products and sums), and of the bounds themselves.
@@ -306,17 +328,6 @@ def _screen_kernel() -> Any:
                 for lane in range(1, least.shape[1]):
                     limit = min(limit, least[r, lane])
                 room = rooms[r]
-                if levels.shape[1] > 0:
-                    square = row_sqnorm(x_at + (start + r) * d * 4, d)
-                    lower = np.float32(square * (1 - 2.0**-20) - room * (1 + 2.0**-20))
-                    if unsure[start + r]:
-                        lower = np.float32(-np.inf)
-                    floor = np.float32(first_floor(square + limit, per_length))
-                    known[start + r, 0], known[start + r, 1] = floor, square
-                    first_bytes(
-                        bounds_at + r * width * 4, norms_at, min(width, levels.shape[1]), lower, np.float32(0.0), floor,
-                        np.float32(per_length), levels_at + (start + r) * levels.shape[1],
-                    )  # fmt: skip
                 if unsure[start + r]:
                     continue
                 count = list_below(bounds_at + r * width * 4, width, np.float32(limit + 2.0 * room), found_at)
@@ -340,5 +351,27 @@ def _screen_kernel() -> Any:
                     if score < low:
                         low, place = score, found[c]
                 labels[start + r] = place
+            if levels.shape[1] == 0:
+                continue
+            shared = len(single) > levels.shape[1]
+            for r in range(rows):
+                limit = least[r, 0]
+                for lane in range(1, least.shape[1]):
+                    limit = min(limit, least[r, lane])
+                square = row_sqnorm(x_at + (start + r) * d * 4, d)
+                lower = np.float32(square * (1 - 2.0**-20) - rooms[r] * (1 + 2.0**-20))
+                if unsure[start + r]:
+                    lower = np.float32(-np.inf)
+                floor = np.float32(first_floor(square + limit, per_length))
+                known[start + r, 0], known[start + r, 1] = floor, square
+                out = levels_at + (start + r) * levels.shape[1]
+                first_bytes(
+                    bounds_at + r * width * 4, norms_at, min(width, len(single)), lower, np.float32(0.0), floor,
+                    np.float32(per_length), single_at if shared else out,
+                )  # fmt: skip
+                if shared:
+                    if not unsure[start + r]:
+                        single[labels[start + r]] = 255
+                    fold_bytes(single_at, levels.shape[1], out)
 
     return screen

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from distclust.data.block import Block
 from distclust.engines.protocol import StepContext
 from distclust.kernels.bounded import (
+    GROUPS,
     MOST_DIMS,
     Bounds,
     QuickCenters,
@@ -45,6 +46,9 @@ dimensions k=32   64  128  256  500 1000 2000
 
 ``tests/bench/kmeans_passes.py`` prints the pass by pass figures of larger sets."""
 
+LEAST_SHARING_CLUSTERS = 2048
+"""From how many clusters on four of them share a bound: see ``ops/DESIGN.md``."""
+
 MOST_MOVED = 0.25
 """Share of the rows that may still change cluster: about one in three do in a second pass, one in five in a third."""
 
@@ -63,6 +67,11 @@ def bounds_pay(n_clusters: int, width: int, moved_share: float) -> bool:
     return possible and n_clusters >= least and moved_share <= MOST_MOVED
 
 
+def sharing_centers(n_clusters: int) -> int:
+    """Return how many centres share a bound, if such as lie together have numbers side by side."""
+    return GROUPS[-1] if n_clusters >= LEAST_SHARING_CLUSTERS else 1
+
+
 def level_step(mean_sqdist: float) -> float:
     """Return the distance between two levels of bounds, from the mean squared distance of rows to their centres."""
     return REACH / LEVELS * max(float(np.sqrt(mean_sqdist)), 1e-30)
@@ -77,15 +86,18 @@ class BoundedPass:
         Distance between two levels of the bounds; the same from pass to pass.
     previous, centers : CenterSet
         Of the pass before (None in a first one), and of this one.
+    group : int, default=1
+        Centres that share a bound.
     """
 
-    def __init__(self, step: float, previous: CenterSet | None, centers: CenterSet) -> None:
+    def __init__(self, step: float, previous: CenterSet | None, centers: CenterSet, group: int = 1) -> None:
         self.step = step
         self.previous = previous
         self.centers = centers
+        self.group = group
 
-    def __reduce__(self) -> tuple[type[BoundedPass], tuple[float, CenterSet | None, CenterSet]]:
-        return BoundedPass, (self.step, self.previous, self.centers)
+    def __reduce__(self) -> tuple[type[BoundedPass], tuple[float, CenterSet | None, CenterSet, int]]:
+        return BoundedPass, (self.step, self.previous, self.centers, self.group)
 
     @cached_property
     def quick(self) -> QuickCenters:
@@ -96,7 +108,7 @@ class BoundedPass:
     def falls(self) -> npt.NDArray[np.uint8]:
         """How far the bounds of each centre fall."""
         assert self.previous is not None
-        return level_falls(self.previous.rows, self.centers.rows, self.step)
+        return level_falls(self.previous.rows, self.centers.rows, self.step, self.group)
 
     def assign(self, block: Block, old: Labels | None, context: StepContext) -> tuple[Labels, Floats]:
         """Return the nearest centre of every row, and the squared distance to it.
@@ -116,7 +128,9 @@ class BoundedPass:
         bounds = self._take(block.n, context)
         if bounds is None or old is None:
             now = self.centers
-            labels, sqdist, bounds = first_bounds(block.x, now.rows, now.packed, self.step, now.screened)
+            labels, sqdist, bounds = first_bounds(
+                block.x, now.rows, now.packed, self.step, now.screened, self.group, now.heads(block, context)
+            )
         else:
             labels, sqdist, _ = assign_bounded(
                 block.x, old, self.quick, self.falls, bounds, self.step, lambda: self.centers.packed
@@ -127,9 +141,10 @@ class BoundedPass:
 
     def _take(self, n: int, context: StepContext) -> Bounds | None:
         data = None if self.previous is None else context.state.take("bounds", self._tag(self.previous))
-        if data is None or data.shape != (bounds_bytes(n, len(self.centers)),) or data.dtype != np.uint8:
+        size = bounds_bytes(n, len(self.centers), self.group)
+        if data is None or data.shape != (size,) or data.dtype != np.uint8:
             return None
-        return Bounds(data, n, len(self.centers))
+        return Bounds(data, n, len(self.centers), self.group)
 
     def _tag(self, centers: CenterSet) -> str:
-        return f"{centers.tag}-{self.step.hex()}"
+        return f"{centers.tag}-{self.step.hex()}-{self.group}"

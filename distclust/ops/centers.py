@@ -13,9 +13,10 @@ import numpy.typing as npt
 from distclust.data.block import Block
 from distclust.data.storage import Storage
 from distclust.engines.protocol import StepContext
-from distclust.kernels.heads import HeadAxes
+from distclust.kernels.heads import HeadAxes, HeadRows
 from distclust.kernels.nearest import PackedCenters, pack_centers
 from distclust.kernels.screened import ScreenedCenters, assign_labels, screen_centers
+from distclust.ops.coordinates import block_heads
 from distclust.ops.stored import StoredArray, store_array
 
 Rows = npt.NDArray[np.floating]
@@ -74,9 +75,20 @@ class CenterSet:
         """The centres rounded to bytes, where that saves work; never travels."""
         return screen_centers(self.rows, self.packed, self.head)
 
-    def nearest(self, x: Rows) -> npt.NDArray[np.int32]:
+    def heads(self, block: Block, context: StepContext) -> HeadRows | None:
+        """Return the rows as a screen compares them with these centres; None where it takes them as they are."""
+        if self.head is None or self.screened is None:
+            return None
+        return block_heads(block, self.head, self._head_tag, context)
+
+    def nearest(self, block: Block, context: StepContext) -> npt.NDArray[np.int32]:
         """Return the nearest centre of every row, the lowest one among equals."""
-        return assign_labels(x, self.packed, self.screened)
+        return assign_labels(block.x, self.packed, self.screened, self.heads(block, context))
+
+    @cached_property
+    def _head_tag(self) -> str:
+        assert self.head is not None
+        return hashlib.sha256(repr(self.head.axes.shape).encode() + self.head.axes.tobytes()).hexdigest()[:24]
 
 
 class StoredCenters(CenterSet):
@@ -111,6 +123,6 @@ def nearest_labels(block: Block, centers: CenterSet, context: StepContext) -> np
     known = context.state.get("labels", centers.tag)
     if known is not None and known.shape == (block.n,) and known.dtype == np.int32:
         return known
-    labels = centers.nearest(block.x)
+    labels = centers.nearest(block, context)
     context.state.put("labels", centers.tag, labels)
     return labels

@@ -51,8 +51,8 @@ def dask_ml(X: np.ndarray, k: int) -> np.ndarray:
 
 
 PEERS: dict[str, tuple[str, Fit]] = {
-    "Spark MLlib, 25 iterations": ("pyspark", spark_mllib),
-    "dask-ml, 25 iterations": ("dask_ml", dask_ml),
+    "Spark MLlib": ("pyspark", spark_mllib),
+    "dask-ml": ("dask_ml", dask_ml),
 }
 """Name, package that it needs, function."""
 
