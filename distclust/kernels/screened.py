@@ -327,6 +327,7 @@ def _screen_kernel() -> Any:
                 limit = least[r, 0]
                 for lane in range(1, least.shape[1]):
                     limit = min(limit, least[r, lane])
+                least[r, 0] = limit  # the bounds below want it again
                 room = rooms[r]
                 if unsure[start + r]:
                     continue
@@ -356,8 +357,6 @@ def _screen_kernel() -> Any:
             shared = len(single) > levels.shape[1]
             for r in range(rows):
                 limit = least[r, 0]
-                for lane in range(1, least.shape[1]):
-                    limit = min(limit, least[r, lane])
                 square = row_sqnorm(x_at + (start + r) * d * 4, d)
                 lower = np.float32(square * (1 - 2.0**-20) - rooms[r] * (1 + 2.0**-20))
                 if unsure[start + r]:
