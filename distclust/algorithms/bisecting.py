@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from distclust.algorithms.bisecting_config import BisectingConfig
-from distclust.algorithms.kmeans import Checkpointed, block_centers, stored_vectors
+from distclust.algorithms.kmeans import Checkpointed
+from distclust.algorithms.vectors import block_centers, stored_vectors
 from distclust.algorithms.lloyd import Iteration, history_from_json, history_to_json
 from distclust.algorithms.splitting import (
     Part,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -18,13 +17,13 @@ from distclust.algorithms.lloyd import (
     history_to_json,
     run_lloyd,
 )
-from distclust.algorithms.progressive import Samples, ladder, seeding_rung, stride
+from distclust.algorithms.progressive import Samples, ladder, list_plan, seeding_rung, stride, takes_lists
 from distclust.algorithms.seeding import initial_centers
+from distclust.algorithms.vectors import block_centers, stored_vectors
 from distclust.artifacts.checkpoint import Checkpoint, Checkpoints
 from distclust.engines.events import StageEnded, StageStarted
 from distclust.engines.protocol import Engine
 from distclust.errors import CancelledError, DataError
-from distclust.kernels.heads import HeadAxes
 from distclust.kernels.order import neighbour_order
 from distclust.ops.assign import assign
 from distclust.ops.bounds import sharing_centers
@@ -37,10 +36,6 @@ Rows = npt.NDArray[np.floating]
 
 _STEPS_PER_INIT = 1_000_000
 """Checkpoint numbers must grow: initialisation times this, plus the pass."""
-
-
-_PART_ROWS = 1 << 16
-"""Centres that are converted at once."""
 
 
 class Checkpointed(Protocol):
@@ -120,7 +115,8 @@ def fit_kmeans(
         )
     if n < k:
         config = _fewer(config, n)
-    if config.algorithm == "auto":
+    # Lists of near centres depend on the axes: they belong to the fit then, not to how it is carried out.
+    if config.algorithm == "auto" or takes_lists(data, config):
         data = replace(data, head=find_head(engine, data, config.n_clusters))
     samples = Samples(engine, data, config)
     saver = _Saver(None if run is None else run.checkpoints("kmeans"), checkpoint_seconds)
@@ -141,15 +137,25 @@ def _climb(data: PreparedData, config: KMeansConfig, samples: Samples, state: Ll
     """Run Lloyd on every sample from the state's on; each begins where the one before ended."""
     rungs = ladder(data.moments.n_rows, config)
     far = stride(data.moments.n_rows, config)
+    listed = takes_lists(data, config)
     while True:
         rung = rungs[state.rung]
         part, sampled, settings = samples.on(rung)
         stage = "lloyd" if rung.is_full else "sample"
         # Few passes over a sample do not repay the memory of bounds where a head makes passes cheap.
         bounds = rung.is_full or data.head is None
+        lists = list_plan(first=state.rung == 0, full=rung.is_full) if listed else None
         try:
             state = run_lloyd(
-                part, sampled, settings, state, stride=far, bounds=bounds, checkpoint=saver.after_pass, stage=stage
+                part,
+                sampled,
+                settings,
+                state,
+                stride=far,
+                lists=lists,
+                bounds=bounds,
+                checkpoint=saver.after_pass,
+                stage=stage,
             )
         except CancelledError:
             saver.save_last()
@@ -197,30 +203,6 @@ def too_few_distinct(data: PreparedData, k: int, found: int) -> DataError:
 def _exact_inertia(engine: Engine, data: PreparedData, centers: Floats) -> float:
     stats = assign(engine, data, CenterSet(centers.astype(data.view.dtype), data.head), label="score")
     return stats.inertia.total()
-
-
-def stored_type(data: PreparedData) -> type[np.floating]:
-    """Return the type that a model stores: float64 where the source has more than float32 holds, float32 otherwise."""
-    return np.float64 if data.source.dtype in ("float64", "int32", "int64") else np.float32
-
-
-def stored_vectors(data: PreparedData, centers: Floats) -> Rows:
-    """Return centres in the coordinates of the source, in the type that a model stores."""
-    return (centers + data.offset).astype(stored_type(data))
-
-
-def block_centers(vectors: Rows, offset: Floats, dtype: str, head: HeadAxes | None = None) -> CenterSet:
-    """Return stored centres in the coordinates of the blocks; see `CenterSet` for the head."""
-    rows = np.empty(vectors.shape, dtype)
-    for at, part in zip(range(0, len(vectors), _PART_ROWS), block_parts(vectors, offset, dtype), strict=True):
-        rows[at : at + _PART_ROWS] = part
-    return CenterSet(rows, head)
-
-
-def block_parts(vectors: Rows, offset: Floats, dtype: str) -> Iterator[Rows]:
-    """Yield stored centres in the coordinates of the blocks, some at a time: there may be a million."""
-    for at in range(0, len(vectors), _PART_ROWS):
-        yield (vectors[at : at + _PART_ROWS].astype(np.float64) - offset).astype(dtype)
 
 
 def _result(data: PreparedData, config: KMeansConfig, state: LloydState) -> KMeansResult:
@@ -283,6 +265,8 @@ class _Saver:
                 arrays[f"{name}-centers"] = part.centers
                 if part.previous is not None:
                     arrays[f"{name}-previous"] = part.previous
+                if part.by_lists and part.anchor is not None:  # else it is `previous`
+                    arrays[f"{name}-anchor"] = part.anchor
         if self.best is not None:
             record["best_inertia"] = self.best.inertia
         self._checkpoints.save(self.number * _STEPS_PER_INIT + (len(state.history) if state else 0), record, arrays)
@@ -306,6 +290,9 @@ def _describe(state: LloydState) -> dict[str, object]:
         "finished": state.finished,
         "empty": list(state.empty),
         "rung": state.rung,
+        "anchors": state.anchors,
+        "by_lists": state.by_lists,
+        "next_pass": state.next_pass,
     }
 
 
@@ -313,12 +300,17 @@ def _rebuild(name: str, found: Checkpoint) -> LloydState | None:
     record = found.state.get(name)
     if record is None:
         return None
+    previous = found.arrays.get(f"{name}-previous")
     return LloydState(
         found.arrays[f"{name}-centers"],
         record["iteration"],
         history_from_json(record["history"]),
         record["finished"],
-        found.arrays.get(f"{name}-previous"),
+        previous,
         tuple(record["empty"]),
         record["rung"],
+        found.arrays.get(f"{name}-anchor", previous),
+        record["anchors"],
+        record["by_lists"],
+        record["next_pass"],
     )

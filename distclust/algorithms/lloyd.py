@@ -9,18 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from distclust.algorithms.kmeans_config import KMeansConfig
+from distclust.algorithms.vectors import representable
 from distclust.data.block import Block
 from distclust.engines.events import IterationEnded, StageEnded, StageStarted
 from distclust.engines.protocol import Engine, StepContext
 from distclust.kernels.lloyd import accumulate, accumulate_moved, farthest, fixed_sums, row_sqdist, row_sqnorm
 from distclust.ops.bounds import BoundedPass, bounds_pay, level_step, sharing_centers
 from distclust.ops.centers import CenterSet, nearest_labels
+from distclust.ops.near import NearCenters, list_labels
 from distclust.ops.profile import PreparedData
 from distclust.stats.extremes import FarRows
 from distclust.stats.fixed import FixedPair, SumScales
@@ -83,23 +85,29 @@ class LloydValue:
     ----------
     centers : CenterSet
         Of this pass.
-    previous : CenterSet or None
-        Of the pass before; None in a first pass. A node that has lost its labels finds them again from these
-        centres, so changes are the same with and without state.
+    anchor : CenterSet or None
+        Centres whose lists are looked at in this pass; None for all centres.
+    previous : CenterSet, NearCenters or None
+        How rows were labelled in the pass before; None in a first pass. A node that has lost its labels finds them
+        again by this rule, so changes are the same with and without state.
     totals : bool
         Whether the sums are wanted whole (first pass, or first after a resume) or as changes since ``previous``.
     scales : SumScales
     inertia_scale : float
     bounded : BoundedPass or None
         Set where bounds pay.
+    lists : bool
+        Whether rows make lists of near centres, for passes to come.
     """
 
     centers: CenterSet
-    previous: CenterSet | None
+    anchor: CenterSet | None
+    previous: CenterSet | NearCenters | None
     totals: bool
     scales: SumScales
     inertia_scale: float
     bounded: BoundedPass | None
+    lists: bool
 
 
 @dataclass(frozen=True)
@@ -111,17 +119,25 @@ class LloydStep:
     def __call__(self, block: Block, value: LloydValue, context: StepContext) -> LloydStats:
         """Assign the rows of a block and sum."""
         # The old labels first: should they be lost, finding them again must not push out the new ones.
-        old = None if value.previous is None else nearest_labels(block, value.previous, context)
-        if value.bounded is None:
-            labels = nearest_labels(block, value.centers, context)
-            sqdist = row_sqdist(block.x, value.centers.rows, labels)
-        else:
+        old = None if value.previous is None else value.previous.labels(block, context)
+        if value.bounded is not None:
             labels, sqdist = value.bounded.assign(block, old, context)
+        else:
+            labels = self._labels(block, value, context)
+            sqdist = row_sqdist(block.x, value.centers.rows, labels)
         inertia = FixedPair.zeros(1, value.inertia_scale)
         fixed_sums(sqdist, block.weights, np.zeros(block.n, np.int32), inertia.scale, inertia.high, inertia.low)
         moved = block.n if old is None else int(np.count_nonzero(old != labels))
         sums = _totals(block, labels, value) if old is None or value.totals else _changes(block, old, labels, value)
         return LloydStats(sums, inertia, moved, self._far(block, sqdist, labels))
+
+    @staticmethod
+    def _labels(block: Block, value: LloydValue, context: StepContext) -> npt.NDArray[np.int32]:
+        if value.anchor is not None:
+            return NearCenters(value.centers, value.anchor).labels(block, context)
+        if value.lists:
+            return list_labels(block, value.centers, context)[0]
+        return nearest_labels(block, value.centers, context)
 
     def _far(self, block: Block, sqdist: Floats, labels: npt.NDArray[np.int32]) -> FarRows:
         if block.weights is not None:
@@ -157,13 +173,32 @@ class Iteration:
 
     iteration: int
     inertia: float
-    """Of the centres that the pass began with."""
+    """Of the centres that the pass began with; in a pass by lists, of the labels found by these."""
     shift: float
     moved: int
     reassigned: int
     seconds: float
     rows: int
     """About how many rows took part."""
+
+
+NextPass = Literal["all", "lists", "last"]
+
+
+@dataclass(frozen=True)
+class ListPlan:
+    """Where passes compare rows only with the centres on their lists.
+
+    Attributes
+    ----------
+    passes : tuple of int
+        Most passes by lists after the first, second and so on pass over all centres, the last for all later ones.
+    confirm : bool
+        Whether the last pass must be one over all centres.
+    """
+
+    passes: tuple[int, ...]
+    confirm: bool
 
 
 @dataclass(frozen=True)
@@ -185,6 +220,15 @@ class LloydState:
         Clusters that had no row in the last pass and could not be given one.
     rung : int
         Which sample of the rows; see `distclust.algorithms.progressive`.
+    anchor : (k, d) float64 or None
+        Centres under which rows made their lists; None before.
+    anchors : int
+        Passes over the rows of this rung that made lists.
+    by_lists : int
+        Passes by the lists of ``anchor``.
+    next_pass : {"all", "lists", "last"}
+        Whether the next pass compares rows with all centres, or those on their lists; the last one, if it changes
+        little, leaves centres and labels as they are.
     """
 
     centers: Floats
@@ -194,6 +238,10 @@ class LloydState:
     previous: Floats | None = None
     empty: tuple[int, ...] = ()
     rung: int = 0
+    anchor: Floats | None = None
+    anchors: int = 0
+    by_lists: int = 0
+    next_pass: NextPass = "all"
 
     @property
     def inertia(self) -> float:
@@ -208,6 +256,7 @@ def run_lloyd(
     state: LloydState,
     *,
     stride: Stride = PLAIN,
+    lists: ListPlan | None = None,
     bounds: bool = True,
     checkpoint: Callable[[LloydState], None] | None = None,
     stage: str = "lloyd",
@@ -225,6 +274,8 @@ def run_lloyd(
     stride : Stride, default=PLAIN
         How centres go on from their means, from the second pass on. The last pass ends at the means, and so does one
         after the inertia has risen by more than ``config.rtol`` of it.
+    lists : ListPlan, optional
+        Where passes look at lists of near centres; default: every pass looks at all centres. Rows then keep no bounds.
     bounds : bool, default=True
         Whether rows may keep bounds from pass to pass.
     checkpoint : callable, optional
@@ -235,7 +286,7 @@ def run_lloyd(
     started = time.perf_counter()
     engine.options.emit(StageStarted(stage=stage, total_rows=data.pinned.n_rows, max_passes=config.max_iter))
     threshold = config.tol * float(np.cumsum(data.moments.variance)[-1] / data.width)
-    memory = _Memory(stride, bounds and config.algorithm == "auto")
+    memory = _Memory(stride, lists, bounds and lists is None and config.algorithm == "auto")
     while not state.finished and state.iteration < config.max_iter:
         state = _iterate(engine, data, config, state, memory, threshold)
         engine.options.emit(IterationEnded(stage=stage, **vars(state.history[-1])))
@@ -251,6 +302,8 @@ class _Memory:
 
     stride: Stride = PLAIN
     """See `run_lloyd`."""
+    lists: ListPlan | None = None
+    """See `run_lloyd`."""
     bounds: bool = True
     """Whether rows may keep bounds."""
     totals: ClusterSums | None = None
@@ -259,6 +312,27 @@ class _Memory:
     """Distance between two levels of the rows' bounds, once bounds pay."""
     group: int = 1
     """Centres that share a bound."""
+    known: tuple[tuple[Floats, CenterSet], ...] = ()
+    """Centres of the last passes, as they were shared: what workers derive from them is derived once."""
+
+    def center_set(self, centers: Floats, data: PreparedData) -> CenterSet:
+        """Return centres of a state as a pass shares them."""
+        for rows, known in self.known:
+            if rows is centers:
+                return known
+        made = CenterSet(centers.astype(data.view.dtype), data.head)
+        self.known = (*self.known[-2:], (centers, made))
+        return made
+
+    def last_rule(self, state: LloydState, data: PreparedData) -> CenterSet | NearCenters | None:
+        """Return how rows were labelled in the pass before."""
+        if state.previous is None:
+            return None
+        previous = self.center_set(state.previous, data)
+        if not state.by_lists:
+            return previous
+        assert state.anchor is not None
+        return NearCenters(previous, self.center_set(state.anchor, data))
 
 
 def _iterate(
@@ -266,29 +340,36 @@ def _iterate(
 ) -> LloydState:
     """Do one pass."""
     started = time.perf_counter()
-    dtype = data.view.dtype
-    centers = CenterSet(state.centers.astype(dtype), data.head)
-    previous = None if state.previous is None else CenterSet(state.previous.astype(dtype), data.head)
+    by_lists = state.next_pass == "lists" and state.anchor is not None
+    anchor = memory.center_set(state.anchor, data) if by_lists and state.anchor is not None else None
+    previous = memory.last_rule(state, data)
+    centers = memory.center_set(state.centers, data)
     scale = data.inertia_scale(float(row_sqnorm(centers.rows).max()))
     step = LloydStep(min(len(centers), FAR_ROWS))
     if memory.bound_step is None and memory.bounds and _settled_before(data, state):
         sampled = state.history[-1]
         memory.bound_step = level_step(sampled.inertia / sampled.rows * data.moments.n_rows / data.moments.mass)
         memory.group = sharing_centers(len(centers))
-    bounded = None if memory.bound_step is None else BoundedPass(memory.bound_step, previous, centers, memory.group)
-    value = LloydValue(centers, previous, memory.totals is None, data.scales, scale, bounded)
+    bounded = None
+    if memory.bound_step is not None:
+        assert not isinstance(previous, NearCenters)
+        bounded = BoundedPass(memory.bound_step, previous, centers, memory.group)
+    makes_lists = memory.lists is not None and not by_lists
+    value = LloydValue(
+        centers, anchor, previous, memory.totals is None, data.scales, scale, bounded, makes_lists
+    )
     with engine.share(value) as shared:
         stats: LloydStats = engine.fold(data.pinned, step, LloydStats.merge, shared, label="lloyd")
     memory.totals = stats.sums if memory.totals is None else memory.totals.merge(stats.sums)
     unit = data.view.unit_rows
-    new, reassigned, empty = update_centers(state.centers, memory.totals, stats.far, data.scales, unit=unit)
+    means, reassigned, empty = update_centers(state.centers, memory.totals, stats.far, data.scales, unit=unit)
     moved_share = stats.moved / data.moments.n_rows
     if memory.bound_step is None and memory.bounds and bounds_pay(len(centers), data.width, moved_share):
         memory.bound_step = level_step(stats.inertia.total() / data.moments.mass)
     entry = Iteration(
         state.iteration + 1,
         stats.inertia.total(),
-        float(np.cumsum(row_sqnorm(new - state.centers))[-1]),
+        float(np.cumsum(row_sqnorm(means - state.centers))[-1]),
         stats.moved,
         reassigned,
         time.perf_counter() - started,
@@ -300,16 +381,50 @@ def _iterate(
     # Only strides beyond the means can raise the inertia: then the means are the way back, not the end.
     risen = memory.stride != PLAIN and gain < -config.rtol * state.inertia
     slow = state.iteration > 0 and gain < config.rtol * state.inertia and not risen
-    finished = reassigned == 0 and (settled or entry.shift <= threshold or slow)
-    last = finished or entry.iteration == config.max_iter
-    if not (last or risen or state.iteration == 0 or reassigned or stats.moved == 0):
+    done = reassigned == 0 and (settled or entry.shift <= threshold or slow)
+    # Lists may miss what the centres could still gain; of a sample that is no loss.
+    finished = done and not (by_lists and memory.lists is not None and memory.lists.confirm)
+    next_pass = _next_pass(state, memory.lists, by_lists=by_lists, done=done, reassigned=reassigned)
+    new = means
+    if finished and state.next_pass == "last":
+        new = state.centers
+    elif next_pass == "last":
+        new = representable(data, means)
+    elif not (
+        finished or entry.iteration == config.max_iter or risen or state.iteration == 0 or reassigned or stats.moved == 0
+    ):
         # The step of the seeds, and that of an empty cluster to a far row, say nothing about where centres are going.
         telling = state.iteration > 1 and not state.history[-1].reassigned
         last_step_from = state.previous if telling else None
-        new = memory.stride.beyond(state.centers, new, last_step_from, unit=unit)
-    history = (*state.history, entry)
-    new_state = LloydState(new, entry.iteration, history, finished, state.centers, empty, state.rung)
-    return new_state
+        new = memory.stride.beyond(state.centers, means, last_step_from, unit=unit)
+    return LloydState(
+        new,
+        entry.iteration,
+        (*state.history, entry),
+        finished,
+        state.centers,
+        empty,
+        state.rung,
+        state.anchor if by_lists else state.centers if makes_lists else None,
+        state.anchors + makes_lists,
+        state.by_lists + 1 if by_lists else 0,
+        next_pass,
+    )
+
+
+def _next_pass(
+    state: LloydState, lists: ListPlan | None, *, by_lists: bool, done: bool, reassigned: int
+) -> NextPass:
+    """Return how the pass after one from ``state`` looks at centres."""
+    # A far row that became a centre is on no list.
+    if lists is None or reassigned:
+        return "all"
+    if not by_lists:
+        return "lists"
+    if done:
+        return "last"
+    most = lists.passes[min(state.anchors, len(lists.passes)) - 1]
+    return "lists" if state.by_lists + 1 < most else "all"
 
 
 def _settled_before(data: PreparedData, state: LloydState) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from distclust.algorithms.kmeans import block_centers
+from distclust.algorithms.vectors import block_centers
 from distclust.algorithms.kmeans_config import KMeansConfig
 from distclust.algorithms.seeding import initial_centers
 from distclust.engines.protocol import Engine

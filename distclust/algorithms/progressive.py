@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from distclust.algorithms.kmeans_config import KMeansConfig
-from distclust.algorithms.lloyd import PLAIN, Stride
+from distclust.algorithms.lloyd import PLAIN, ListPlan, Stride
 from distclust.engines.protocol import Engine
 from distclust.engines.sampled import ALL_ROWS, SampledEngine
 from distclust.ops.profile import PreparedData
@@ -37,6 +37,14 @@ passes ends 0.2 to 0.4 % lower than with 1.0. Of 0.4: see ``algorithms/DESIGN.md
 LEAST_ROWS = 50_000
 LEAST_ROWS_PER_CENTER = 4 * ROWS_PER_CENTER
 """Smaller datasets are fitted in full: there is too little to save."""
+
+LIST_CLUSTERS = 128, 1 << 16
+LEAST_LIST_WIDTH = 48
+"""Where a pass by lists costs much less than one over all centres; lists hold 16-bit numbers."""
+
+PASSES_FROM_SEEDS = 1, 3, 8
+PASSES_WHEN_SETTLED = (8,)
+"""Passes by lists after each pass over all centres: see ``algorithms/DESIGN.md``."""
 
 HELD_BYTES = 48 << 20
 HELD_WORK = 20_000_000_000
@@ -86,6 +94,26 @@ def stride(n: int, config: KMeansConfig) -> Stride:
     """Return how centres go on from their means; plainly where users expect plain Lloyd: few rows, or centres given."""
     plain = config.fit_mode == "full" or not isinstance(config.init, str)
     return PLAIN if plain or (config.fit_mode == "auto" and n < LEAST_ROWS) else FAR
+
+
+def takes_lists(data: PreparedData, config: KMeansConfig) -> bool:
+    """Tell whether passes compare rows with lists of near centres, not where users expect plain Lloyd."""
+    least, most = LIST_CLUSTERS
+    fits = data.view.dtype == "float32" and data.width >= LEAST_LIST_WIDTH and least <= config.n_clusters <= most
+    return fits and stride(data.moments.n_rows, config) != PLAIN
+
+
+def list_plan(*, first: bool, full: bool) -> ListPlan:
+    """Return which passes look at lists.
+
+    Parameters
+    ----------
+    first : bool
+        Whether centres are seeds, which still go far.
+    full : bool
+        Whether all rows take part.
+    """
+    return ListPlan(PASSES_FROM_SEEDS if first else PASSES_WHEN_SETTLED, confirm=full)
 
 
 def seeding_rung(n: int, config: KMeansConfig) -> Rung:

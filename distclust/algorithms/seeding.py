@@ -17,7 +17,7 @@ from distclust.engines.protocol import Engine
 from distclust.kernels.lloyd import accumulate, row_sqdist, row_sqnorm
 from distclust.kernels.nearest import assign_nearest, distance_table, pack_centers
 from distclust.kernels.random import uniform
-from distclust.kernels.seeding import accept_trial, trial_potentials
+from distclust.kernels.seeding import accept_trial, choose_by_table, trial_potentials
 from distclust.ops.profile import PreparedData
 from distclust.ops.sample import draw_rows, hash_sample
 from distclust.stats.fixed import scale_for, scales_for
@@ -34,6 +34,9 @@ GREEDY_WORK = 2_000_000_000
 
 RECLUSTER_WORK = 20_000_000_000
 """The same for choosing among twice as many candidates as clusters; beyond it candidates are the first centres."""
+
+TABLE_ROWS = 4096
+"""Rows up to which greedy k-means++ first makes a table of all their products (64 MB), where trials would make more."""
 
 # Stages of the counter-based draws: each use of randomness has its own; see also `distclust.algorithms.candidates`.
 _STAGE_TRIALS, _STAGE_RANDOM = 64, 128
@@ -105,7 +108,7 @@ def seeding_passes(config: KMeansConfig, n: int, d: int) -> int:
         return 1
     if method == "k-means||":
         return 2 + 2 * ROUNDS + 1
-    return 2 + config.n_clusters.bit_length() // 2 + BATCHES + 1
+    return 2 + config.n_clusters.bit_length() // 4 + BATCHES + 1
 
 
 def _given(data: PreparedData, init: Rows) -> Rows:
@@ -130,6 +133,11 @@ def greedy_kmeans_plus_plus(rows: Rows, weights: Floats, k: int, *, seed: int, s
     trials = _trials(k)
     sqnorms = row_sqnorm(rows)
     draws = uniform(seed, stage, np.arange(k * trials, dtype=np.int64)).reshape(k, trials)
+    if len(rows) <= min(TABLE_ROWS, k * trials):
+        packed = pack_centers(rows)
+        products = distance_table(rows, packed._replace(norms=np.zeros_like(packed.norms)))
+        norms = packed.norms[: len(rows)]
+        return rows[choose_by_table(rows, products, norms, sqnorms, np.asarray(weights, np.float64), draws)]
     mass = np.cumsum(weights)
     chosen = [_pick(mass, draws[0, :1])[0]]
     current = row_sqdist(rows, rows[chosen[:1]], np.zeros(len(rows), np.int32))

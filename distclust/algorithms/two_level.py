@@ -25,15 +25,13 @@ from distclust.algorithms.groups import GROUP_PASSES, GroupStep, GroupValue, Row
 from distclust.algorithms.kmeans import (
     Checkpointed,
     KMeansResult,
-    block_centers,
-    block_parts,
     fit_kmeans,
-    stored_vectors,
     too_few_distinct,
 )
 from distclust.algorithms.kmeans_config import KMeansConfig
 from distclust.algorithms.lloyd import Iteration
 from distclust.algorithms.refining import NEIGHBORS, MeanStep, NeighborStep, RefineValue, SumStep, sum_records
+from distclust.algorithms.vectors import block_centers, block_parts, stored_vectors
 from distclust.artifacts.codec import decode_object, encode
 from distclust.artifacts.commit import Commit, forget, read_commits
 from distclust.data.storage import Storage

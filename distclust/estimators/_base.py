@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from distclust.algorithms.kmeans import block_centers
+from distclust.algorithms.vectors import block_centers
 from distclust.data.refs import Metric
 from distclust.data.sources import Source
 from distclust.engines.protocol import Engine, Pinned

@@ -9,7 +9,8 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from distclust.algorithms.kmeans import KMeansResult, block_centers, fit_kmeans, stored_type
+from distclust.algorithms.kmeans import KMeansResult, fit_kmeans
+from distclust.algorithms.vectors import block_centers, stored_type
 from distclust.algorithms.kmeans_config import AlgorithmName, FitMode, InitName, KMeansConfig, StrategyName
 from distclust.algorithms.online import RunningCenters, add_batch, first_centers
 from distclust.algorithms.two_level import fit_two_level, is_two_level

@@ -14,6 +14,8 @@ from numba import types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
+from distclust.kernels._machine import machine
+
 LANES = {"float32": 16, "float64": 8}
 SIZES = {"float32": 4, "float64": 8}
 
@@ -51,6 +53,10 @@ class Emitter:
     def same(self, number: float) -> ir.Value:
         return ir.Constant(self.vector, [number] * self.lanes)
 
+    def whole(self, number: int) -> ir.Value:
+        """Return an int32 in as many lanes as the vectors have."""
+        return ir.Constant(self.indices, [number] * self.lanes)
+
     def splat(self, value: ir.Value) -> ir.Value:
         undefined = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
         first = self.ir.insert_element(undefined, value, ir.Constant(I32, 0))
@@ -69,6 +75,25 @@ class Emitter:
 
     def store(self, value: ir.Value, address: ir.Value, align: int) -> None:
         self.ir.store(value, self.ir.inttoptr(address, value.type.as_pointer())).align = align
+
+    def pack_places(self, places: ir.Value, chosen: ir.Value, target: ir.Value) -> ir.Value:
+        """Store the chosen int32 lanes side by side at an address with room for all lanes; return how many there are.
+
+        On AVX-512 they are packed in a register and stored whole: the instruction that packs into memory takes over a
+        hundred cycles on Zen 4.
+        """
+        mask = ir.VectorType(ir.IntType(1), self.lanes)
+        if machine().byte_products:
+            name = f"llvm.x86.avx512.mask.compress.v{self.lanes}i32"
+            signature = ir.FunctionType(self.indices, [self.indices, self.indices, mask])
+            pack = self.ir.module.declare_intrinsic(name, (), signature)
+            self.store(self.ir.call(pack, [places, self.whole(0), chosen]), target, 4)
+        else:
+            name = f"llvm.masked.compressstore.v{self.lanes}i32"
+            signature = ir.FunctionType(ir.VoidType(), [self.indices, I32.as_pointer(), mask])
+            pack = self.ir.module.declare_intrinsic(name, (), signature)
+            self.ir.call(pack, [places, self.ir.inttoptr(target, I32.as_pointer()), chosen])
+        return self.ir.zext(self.ir.ctpop(self.ir.bitcast(chosen, ir.IntType(self.lanes))), I64)
 
     def loop(
         self,

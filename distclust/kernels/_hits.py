@@ -24,12 +24,6 @@ def make_places_below(dtype: str) -> Any:
         def codegen(context, builder, signature, arguments):
             row, limits, n, chosen = arguments
             emit = Emitter(builder, dtype)
-            pointer, mask_type = ir.IntType(32).as_pointer(), ir.VectorType(ir.IntType(1), lanes)
-            compress = builder.module.declare_intrinsic(
-                f"llvm.masked.compressstore.v{lanes}i32",
-                (),
-                ir.FunctionType(ir.VoidType(), [emit.indices, pointer, mask_type]),
-            )
             order = ir.Constant(emit.indices, list(range(lanes)))
 
             def several(i: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
@@ -37,9 +31,7 @@ def make_places_below(dtype: str) -> Any:
                 value = emit.load(emit.place(row, i), emit.vector, emit.size)
                 below = builder.fcmp_ordered("<", value, emit.load(emit.place(limits, i), emit.vector, emit.size))
                 place = builder.add(emit.splat(builder.trunc(i, I32)), order)
-                builder.call(compress, [place, builder.inttoptr(emit.place(chosen, count, 4), pointer), below])
-                bits = builder.bitcast(below, ir.IntType(lanes))
-                return [builder.add(count, builder.zext(builder.ctpop(bits), I64))]
+                return [builder.add(count, emit.pack_places(place, below, emit.place(chosen, count, 4)))]
 
             return emit.loop(ir.Constant(I64, 0), n, lanes, [ir.Constant(I64, 0)], several)[0]
 

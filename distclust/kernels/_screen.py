@@ -13,6 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from distclust.kernels._emit import I32, I64, LANES, Emitter
+from distclust.kernels._machine import machine
 
 QUAD = 4
 """8-bit values that one lane multiplies and adds at once."""
@@ -87,9 +88,7 @@ def _products(
     rows, vectors = tile
     builder = emit.ir
     bytes_of = ir.VectorType(_I8, QUAD * emit.lanes)
-    dot = builder.module.declare_intrinsic(
-        "llvm.x86.avx512.vpdpbusd.512", (), ir.FunctionType(emit.indices, [emit.indices, bytes_of, bytes_of])
-    )
+    dot = _fused_products if machine().byte_products else _plain_products
     starts = [emit.place(x, builder.mul(stride, ir.Constant(I64, r)), 1) for r in range(rows)]
 
     def quad(i: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
@@ -99,8 +98,8 @@ def _products(
         ]
         out = []
         for r in range(rows):
-            four = builder.bitcast(emit.splat(emit.load(emit.place(starts[r], i, QUAD), I32, 1)), bytes_of)
-            out += [builder.call(dot, [totals[r * vectors + q], centers[q], four]) for q in range(vectors)]
+            four = emit.splat(emit.load(emit.place(starts[r], i, QUAD), I32, 1))
+            out += [dot(emit, totals[r * vectors + q], centers[q], four) for q in range(vectors)]
         return out
 
     def several(i: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
@@ -114,6 +113,68 @@ def _products(
     whole = builder.and_(quads, ir.Constant(I64, -_UNROLL))
     totals = emit.loop(ir.Constant(I64, 0), whole, _UNROLL, first, several)
     return emit.loop(whole, quads, 1, totals, quad)
+
+
+def _fused_products(emit: Emitter, total: ir.Value, centers: ir.Value, four: ir.Value) -> ir.Value:
+    """Emit ``total + sum of four products`` of unsigned and signed bytes, by the instruction that does it."""
+    signature = ir.FunctionType(emit.indices, [emit.indices, centers.type, centers.type])
+    dot = emit.ir.module.declare_intrinsic("llvm.x86.avx512.vpdpbusd.512", (), signature)
+    return emit.ir.call(dot, [total, centers, emit.ir.bitcast(four, centers.type)])
+
+
+def _plain_products(emit: Emitter, total: ir.Value, centers: ir.Value, four: ir.Value) -> ir.Value:
+    """Emit the same, byte by byte, for machines without it."""
+    builder = emit.ir
+    lines = builder.bitcast(centers, emit.indices)
+    for place in range(QUAD):
+        # The byte moves to the top of its lane and down again: what comes back has the sign it is meant to have.
+        top = [builder.shl(part, emit.whole(32 - 8 * (place + 1))) for part in (lines, four)]
+        center = builder.lshr(top[0], emit.whole(24))
+        total = builder.add(total, builder.mul(center, builder.ashr(top[1], emit.whole(24))))
+    return total
+
+
+@intrinsic
+def lane_limit(typing_context, values, count):
+    """Return a value that at least 16 of the float32 `values` do not exceed: the largest of the lanes' lowest.
+
+    `count` is a multiple of 16, at least 16; no value is NaN.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        values, count = arguments
+        emit = Emitter(builder, "float32")
+
+        def body(i: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+            value = emit.load(emit.place(values, i), emit.vector, 4)
+            return [builder.select(builder.fcmp_ordered("<", value, carried[0]), value, carried[0])]
+
+        (lowest,) = emit.loop(ir.Constant(I64, 0), count, emit.lanes, [emit.same(float("inf"))], body)
+        fold = builder.module.declare_intrinsic(
+            f"llvm.vector.reduce.fmax.v{emit.lanes}f32", (), ir.FunctionType(emit.scalar, [emit.vector])
+        )
+        return builder.call(fold, [lowest])
+
+    return types.float32(types.int64, types.int64), codegen
+
+
+@intrinsic
+def count_below(typing_context, values, count, limit):
+    """Return how many of the float32 `values` are at most `limit` (float32). `count` is a multiple of 16."""
+
+    def codegen(context, builder, signature, arguments):
+        values, count, limit = arguments
+        emit = Emitter(builder, "float32")
+        limits = emit.splat(limit)
+
+        def body(i: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+            near = builder.fcmp_ordered("<=", emit.load(emit.place(values, i), emit.vector, 4), limits)
+            bits = builder.ctpop(builder.bitcast(near, ir.IntType(emit.lanes)))
+            return [builder.add(carried[0], builder.zext(bits, I64))]
+
+        return emit.loop(ir.Constant(I64, 0), count, emit.lanes, [ir.Constant(I64, 0)], body)[0]
+
+    return types.int64(types.int64, types.int64, types.float32), codegen
 
 
 @intrinsic
@@ -195,48 +256,46 @@ def round_bytes(typing_context, x, scale, step, d, out, sums):
     return types.float32(*kinds), codegen
 
 
-@intrinsic
-def list_below(typing_context, values, count, limit, out):
-    """List the places of float32 `values` that are at most `limit` (float32), in order; return how many there are.
+def make_list_below(few: bool) -> Any:
+    """Return ``list_below(values, count, limit, out)``; with ``few``, vectors without a hit are passed by.
 
-    `count` is a multiple of 16; `out` (int32) has room for all.
+    It lists the places of float32 `values` that are at most `limit` (float32), in order, and returns how many there
+    are. `count` is a multiple of 16; `out` (int32) has room for all and a vector more.
     """
 
-    def codegen(context, builder, signature, arguments):
-        values, count, limit, out = arguments
-        emit = Emitter(builder, "float32")
-        lanes = emit.lanes
-        limits, own = emit.splat(limit), ir.Constant(emit.indices, list(range(lanes)))
-        mask_type = ir.VectorType(ir.IntType(1), lanes)
-        compress = builder.module.declare_intrinsic(
-            f"llvm.masked.compressstore.v{lanes}i32",
-            (),
-            ir.FunctionType(ir.VoidType(), [emit.indices, I32.as_pointer(), mask_type]),
-        )
+    @intrinsic
+    def list_below(typing_context, values, count, limit, out):
+        def codegen(context, builder, signature, arguments):
+            values, count, limit, out = arguments
+            emit = Emitter(builder, "float32")
+            limits, own = emit.splat(limit), ir.Constant(emit.indices, list(range(emit.lanes)))
 
-        def body(i: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
-            (found,) = carried
-            near = builder.fcmp_ordered("<=", emit.load(emit.place(values, i), emit.vector, 4), limits)
-            bits = builder.bitcast(near, ir.IntType(lanes))
-            before = builder.block
-            some, after = builder.append_basic_block("some"), builder.append_basic_block("none")
-            builder.cbranch(builder.icmp_unsigned("==", bits, ir.Constant(bits.type, 0)), after, some)
-            builder.position_at_end(some)
-            places = builder.add(emit.splat(builder.trunc(i, I32)), own)
-            target = builder.inttoptr(emit.place(out, found, 4), I32.as_pointer())
-            builder.call(compress, [places, target, near])
-            more = builder.add(found, builder.zext(builder.ctpop(bits), I64))
-            builder.branch(after)
-            builder.position_at_end(after)
-            new = builder.phi(I64)
-            new.add_incoming(found, before)
-            new.add_incoming(more, some)
-            return [new]
+            def hits(i: ir.Value, near: ir.Value, found: ir.Value) -> ir.Value:
+                places = builder.add(emit.splat(builder.trunc(i, I32)), own)
+                return builder.add(found, emit.pack_places(places, near, emit.place(out, found, 4)))
 
-        (found,) = emit.loop(ir.Constant(I64, 0), count, lanes, [ir.Constant(I64, 0)], body)
-        return found
+            def body(i: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+                near = builder.fcmp_ordered("<=", emit.load(emit.place(values, i), emit.vector, 4), limits)
+                if not few:
+                    return [hits(i, near, carried[0])]
+                bits = builder.bitcast(near, ir.IntType(emit.lanes))
+                before = builder.block
+                some, after = builder.append_basic_block("some"), builder.append_basic_block("none")
+                builder.cbranch(builder.icmp_unsigned("==", bits, ir.Constant(bits.type, 0)), after, some)
+                builder.position_at_end(some)
+                more = hits(i, near, carried[0])
+                builder.branch(after)
+                builder.position_at_end(after)
+                new = builder.phi(I64)
+                new.add_incoming(carried[0], before)
+                new.add_incoming(more, some)
+                return [new]
 
-    return types.int64(types.int64, types.int64, types.float32, types.int64), codegen
+            return emit.loop(ir.Constant(I64, 0), count, emit.lanes, [ir.Constant(I64, 0)], body)[0]
+
+        return types.int64(types.int64, types.int64, types.float32, types.int64), codegen
+
+    return list_below
 
 
 @intrinsic

@@ -164,7 +164,7 @@ def make_lane_minimum(dtype: str) -> Any:
             ]
             while len(pairs) > 1:
                 part = len(pairs) // 2
-                halves = [_half_lanes(lanes, part, upper) for upper in (False, True)]
+                halves = [half_lanes(lanes, part, upper) for upper in (False, True)]
                 pairs = [_lower(emit, a, b, halves) for a, b in zip(pairs[::2], pairs[1::2], strict=True)]
             emit.store(pairs[0][0], scores, emit.size)
             emit.store(pairs[0][1], labels, 4)
@@ -175,7 +175,7 @@ def make_lane_minimum(dtype: str) -> Any:
     return lane_minimum
 
 
-def _half_lanes(lanes: int, part: int, upper: bool) -> list[int]:
+def half_lanes(lanes: int, part: int, upper: bool) -> list[int]:
     """Lanes of the lower or upper `part` of every run of ``2 * part`` lanes in two vectors end to end."""
     return [i for i in range(2 * lanes) if (i % (2 * part) >= part) == upper]
 

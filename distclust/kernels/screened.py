@@ -35,14 +35,19 @@ from distclust.kernels._screen import (
     QUAD,
     ROW_FLOATS,
     chain_score,
+    count_below,
+    lane_limit,
     largest_value,
-    list_below,
+    make_list_below,
     make_screen_tile,
     round_bytes,
 )
 from distclust.kernels.heads import HeadAxes, HeadRows, head_rows
 from distclust.kernels.lloyd import row_sqnorm as row_sqnorms
-from distclust.kernels.nearest import PackedCenters, assign_nearest
+from distclust.kernels.nearest import PackedCenters, assign_nearest, distance_table
+
+LISTED = 16
+"""Centres in a list: one for each lane of a vector."""
 
 LEAST_WIDTH = 48
 LEAST_CENTERS = 64
@@ -56,6 +61,9 @@ _BOUND_BYTES = 768 << 10
 
 _LEAST_LENGTH, _MOST_LENGTH = 1e-15, 1e15
 """Lengths of rows and centres that are rounded: their squares are far from the ends of float32."""
+
+_HALVINGS = 12
+"""Most cuts of the range of a list's bounds: they end at 16 centres, or few more that are as near."""
 
 _UNSURE_ROWS = 4096
 """Rows that are gathered for `assign_nearest` at once."""
@@ -85,7 +93,9 @@ class ScreenedCenters(NamedTuple):
     """Largest length of a centre."""
 
 
-def screen_centers(centers: np.ndarray, packed: PackedCenters, head: HeadAxes | None = None) -> ScreenedCenters | None:
+def screen_centers(
+    centers: np.ndarray, packed: PackedCenters, head: HeadAxes | None = None, *, anywhere: bool = False
+) -> ScreenedCenters | None:
     """Round centres for `assign_labels`; None where a screen is not possible or does not pay.
 
     Parameters
@@ -95,9 +105,11 @@ def screen_centers(centers: np.ndarray, packed: PackedCenters, head: HeadAxes | 
         The same centres.
     head : HeadAxes, optional
         Axes that hold most of the length of rows and centres.
+    anywhere : bool, default=False
+        Also on machines where a screen is slower than `assign_nearest`: for `list_near`, which needs one.
     """
     centers = np.ascontiguousarray(centers)
-    if centers.dtype != np.float32 or not machine().byte_products:
+    if centers.dtype != np.float32 or not (anywhere or machine().byte_products):
         return None
     k, d = centers.shape
     if d < LEAST_WIDTH or k < LEAST_CENTERS:
@@ -168,6 +180,54 @@ def assign_labels(
     return screen_rows(x, packed, screened, *nothing, heads=heads)
 
 
+def list_near(
+    x: np.ndarray, packed: PackedCenters, screened: ScreenedCenters | None, heads: HeadRows | None = None
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint16]]:
+    """Return the labels of `assign_labels`, and for every row a list of centres near it, for `assign_listed`.
+
+    The first of a list is the label, the others have about the lowest bounds that the screen finds, in the order of
+    their numbers. A list is the same on every machine, but depends on the axes of the screen.
+
+    Parameters
+    ----------
+    x : float32 [n, d]
+    packed : PackedCenters
+        Of 16 to 65 536 centres.
+    screened : ScreenedCenters or None
+        As `screen_centers` gives them ``anywhere``; where that is None, the scores of the plain kernel decide.
+    heads : HeadRows, optional
+        See `assign_labels`.
+
+    Returns
+    -------
+    labels : int32 [n]
+    lists : uint16 [n, 16]
+
+    Examples
+    --------
+    >>> from distclust.kernels.nearest import pack_centers
+    >>> packed = pack_centers(np.arange(40, dtype=np.float32)[:, None])
+    >>> labels, lists = list_near(np.array([[7.2]], np.float32), packed, None)
+    >>> labels.tolist(), sorted(lists[0].tolist())
+    ([7], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15])
+    """
+    k = packed.n_clusters
+    if not LISTED <= k <= np.iinfo(np.uint16).max + 1:
+        raise ValueError(f"there are {k} centres; lists are made of {LISTED} to 65536.")
+    x = read_argument(x, "x", "float32", (None, packed.n_dims))
+    lists = np.zeros((len(x), LISTED), np.uint16)
+    if screened is not None:
+        nothing = np.empty((len(x), 0), np.uint8), np.empty((0, 0)), 0.0
+        return screen_rows(x, packed, screened, *nothing, heads=heads, lists=lists), lists
+    labels = assign_nearest(x, packed)[0]
+    for at in range(0, len(x), _UNSURE_ROWS):
+        some = slice(at, at + _UNSURE_ROWS)
+        table = distance_table(x[some], packed)
+        table[np.arange(len(table)), labels[some]] = -np.inf
+        lists[some] = np.argsort(table, axis=1, kind="stable")[:, :LISTED]
+    return labels, lists
+
+
 def screen_rows(
     x: np.ndarray,
     packed: PackedCenters,
@@ -177,6 +237,7 @@ def screen_rows(
     per_length: float,
     group: int = 1,
     heads: HeadRows | None = None,
+    lists: npt.NDArray[np.uint16] | None = None,
 ) -> npt.NDArray[np.int32]:
     """Do the work of `assign_labels`, and keep what the screen found as bounds where there is room for them.
 
@@ -194,11 +255,15 @@ def screen_rows(
         Centres that share a level.
     heads : HeadRows, optional
         See `assign_labels`.
+    lists : uint16 [n, 16], optional
+        Takes what `list_near` returns.
     """
-    labels, unsure = _screen(x, centers, heads, levels, known, per_length, group)
+    listed = np.empty((len(x), 0), np.uint16) if lists is None else lists
+    labels, unsure = _screen(x, centers, heads, (levels, known, listed), per_length, group)
     for at in range(0, len(unsure), _UNSURE_ROWS):
         chosen = unsure[at : at + _UNSURE_ROWS]
         labels[chosen] = assign_nearest(np.ascontiguousarray(x[chosen]), packed)[0]
+        listed[chosen] = labels[chosen, None]  # too long or too short for a screen
     return labels
 
 
@@ -206,13 +271,13 @@ def _screen(
     x: np.ndarray,
     centers: ScreenedCenters,
     known_heads: HeadRows | None,
-    levels: npt.NDArray[np.uint8],
-    known: npt.NDArray[np.float64],
+    kept: tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64], npt.NDArray[np.uint16]],
     per_length: float,
     group: int,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Return labels, and the rows whose label is not known."""
     n = len(x)
+    levels, known, lists = kept
     if known_heads is not None and centers.head is not None:
         h = centers.head.axes.shape[1]
         read_argument(known_heads.heads, "heads", "float32", (n, h))
@@ -255,6 +320,7 @@ def _screen(
             unsure[some],
             levels[some],
             known[some],
+            lists[some],
         )
     return labels, np.flatnonzero(unsure)
 
@@ -262,6 +328,7 @@ def _screen(
 @once
 def _screen_kernel() -> Any:
     screen_tile = make_screen_tile(_ROWS, _VECTORS)
+    list_below, list_many_below = make_list_below(few=True), make_list_below(few=False)
     row_sqdist = make_row_sqdist("float32")
     row_sqnorm = make_row_sqnorm("float32")
     first_bytes = make_first_bytes("float32")
@@ -269,7 +336,7 @@ def _screen_kernel() -> Any:
     @jit(name="screen")
     def screen(
         x, heads, tails, centers, panels, floats, norms, settings,
-        quick, bounds, least, row_floats, rooms, row_sums, found, single, labels, unsure, levels, known,
+        quick, bounds, least, row_floats, rooms, row_sums, found, single, labels, unsure, levels, known, lists,
     ):  # fmt: skip
         (n, d), h = x.shape, heads.shape[1]
         error, reach, per_length = settings
@@ -283,6 +350,8 @@ def _screen_kernel() -> Any:
         panel_bytes = quads * QUAD * _WIDTH
         # Room for the rounding of a float32 score (d products and sums), and of the bounds themselves.
         unit = (d + 64) * 2.0**-23
+        lows = np.empty(width, np.float32)
+        lows_at = address(lows)
         for start in range(0, n, block):
             rows = min(block, n - start)
             for r in range(rows):
@@ -352,6 +421,34 @@ def _screen_kernel() -> Any:
                     if score < low:
                         low, place = score, found[c]
                 labels[start + r] = place
+            for r in range(rows if lists.shape[1] > 0 else 0):
+                if unsure[start + r]:
+                    continue
+                high = lane_limit(bounds_at + r * width * 4, width)
+                count = list_many_below(bounds_at + r * width * 4, width, high, found_at)
+                low = high
+                for c in range(count):
+                    lows[c] = bounds[r, found[c]]
+                    low = min(low, lows[c])
+                full = -(-count // CANDIDATE_LANES) * CANDIDATE_LANES
+                lows[count:full] = np.inf
+                within = count  # `high`, and at least 16
+                for _ in range(_HALVINGS):
+                    if within == LISTED:
+                        break
+                    middle = np.float32(0.5) * (low + high)
+                    below = count_below(lows_at, full, middle)
+                    if below >= LISTED:
+                        high, within = middle, below
+                    else:
+                        low = middle
+                own, size = labels[start + r], 1
+                lists[start + r, 0] = own
+                for c in range(count):
+                    if lows[c] <= high and found[c] != own and size < LISTED:
+                        lists[start + r, size] = found[c]
+                        size += 1
+                lists[start + r, size:] = own
             if levels.shape[1] == 0:
                 continue
             shared = len(single) > levels.shape[1]

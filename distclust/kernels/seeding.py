@@ -68,6 +68,100 @@ def accept_trial(rows, table, sqnorms, center, trial, current):
         current[i] = min(current[i], d)
 
 
+def choose_by_table(
+    rows: np.ndarray,
+    products: np.ndarray,
+    norms: np.ndarray,
+    sqnorms: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64],
+    draws: npt.NDArray[np.float64],
+) -> npt.NDArray[np.int64]:
+    """Choose rows by weighted greedy k-means++ where the products of all of them are known.
+
+    Scores are those of `trial_potentials` and `accept_trial`, bit for bit.
+
+    Parameters
+    ----------
+    rows : float32 or float64 [m, d]
+    products : [m, m], dtype of rows
+        ``-2 x.c``, symmetric, as `distance_table` gives it for centres without norms.
+    norms : [m], dtype of rows
+        Squared lengths as `pack_centers` gives them.
+    sqnorms : float64 [m]
+        Squared lengths as `row_sqnorm` gives them.
+    weights : float64 [m]
+    draws : float64 [k, t]
+        See `choose_seeds`.
+
+    Returns
+    -------
+    int64 [at most k]
+
+    Examples
+    --------
+    >>> rows = np.array([[0.0], [0.0], [5.0]])
+    >>> norms = (rows**2).sum(axis=1)
+    >>> found = choose_by_table(rows, -2 * rows @ rows.T, norms, norms, np.ones(3), np.full((3, 2), 0.5))
+    >>> sorted(found.tolist())
+    [1, 2]
+    """
+    m = len(rows)
+    rows = read_argument(rows, "rows", ("float32", "float64"), (None, None))
+    chosen = np.empty(len(draws), np.int64)
+    count = _choose_by_table(
+        rows,
+        read_argument(products, "products", rows.dtype.name, (m, m)),
+        read_argument(norms, "norms", rows.dtype.name, (m,)),
+        read_argument(sqnorms, "sqnorms", "float64", (m,)),
+        read_argument(weights, "weights", "float64", (m,)),
+        read_argument(draws, "draws", "float64", (None, None)),
+        np.empty(m),
+        np.empty(m),
+        np.empty(draws.shape[1], np.int64),
+        np.empty(draws.shape[1]),
+        chosen,
+    )
+    return chosen[:count]
+
+
+@jit
+def _choose_by_table(rows, products, norms, sqnorms, weights, draws, current, mass, picks, potentials, chosen):
+    m, d = rows.shape
+    k, trials = draws.shape
+    for number in range(k):
+        total = 0.0
+        for i in range(m):
+            total += weights[i] if number == 0 else weights[i] * current[i]
+            mass[i] = total
+        if number > 0 and not total > 0.0:
+            return number
+        tried = 1 if number == 0 else trials
+        for j in range(tried):
+            picks[j] = min(np.searchsorted(mass, draws[number, j] * total, side="right"), m - 1)
+            potentials[j] = 0.0
+        best = 0
+        if number > 0:
+            for i in range(m):
+                square, weight, near = sqnorms[i], weights[i], current[i]
+                for j in range(trials):
+                    sqdist = max(np.float64(products[picks[j], i] + norms[picks[j]]) + square, 0.0)
+                    potentials[j] += weight * min(sqdist, near)
+            for j in range(1, trials):
+                if potentials[j] < potentials[best]:
+                    best = j
+        pick = picks[best]
+        chosen[number] = pick
+        for i in range(m):
+            sqdist = np.float64(products[pick, i] + norms[pick]) + sqnorms[i]
+            if number == 0 or sqdist < CANCELLED * sqnorms[i]:
+                sqdist = 0.0
+                for j in range(d):
+                    t = np.float64(rows[i, j]) - np.float64(rows[pick, j])
+                    sqdist += t * t
+            current[i] = sqdist if number == 0 else min(current[i], sqdist)
+    return k
+
+
 def choose_seeds(
     rows: np.ndarray, weights: npt.NDArray[np.float64], draws: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.int64]:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from distclust.data.block import Block
 from distclust.data.storage import Storage
 from distclust.engines.protocol import StepContext
-from distclust.kernels.heads import HeadAxes, HeadRows
+from distclust.kernels.heads import HeadAxes, HeadRows, head_rows
+from distclust.kernels.lloyd import row_sqnorm
 from distclust.kernels.nearest import PackedCenters, pack_centers
 from distclust.kernels.screened import ScreenedCenters, assign_labels, screen_centers
 from distclust.ops.coordinates import block_heads
@@ -38,7 +39,7 @@ class CenterSet:
     rows : (k, d) float32 or float64
         Centred (and, under cosine, unit) coordinates.
     head : HeadAxes, optional
-        Axes that make it cheaper to find nearest centres; they change no result.
+        Axes that make it cheaper to find nearest centres; they change no label found among all centres.
 
     Attributes
     ----------
@@ -75,11 +76,30 @@ class CenterSet:
         """The centres rounded to bytes, where that saves work; never travels."""
         return screen_centers(self.rows, self.packed, self.head)
 
+    @cached_property
+    def listing(self) -> ScreenedCenters | None:
+        """The same, also where it saves nothing: lists of near centres come from it on every machine."""
+        return self.screened or screen_centers(self.rows, self.packed, self.head, anywhere=True)
+
+    @cached_property
+    def norms(self) -> npt.NDArray[np.float32]:
+        """(k,) squared lengths."""
+        return row_sqnorm(self.rows).astype(np.float32)
+
+    @cached_property
+    def on_axes(self) -> Rows:
+        """(k, h) coordinates on the axes of the head, or all coordinates where there is none."""
+        return self.rows if self.head is None else head_rows(self.rows, self.head).heads
+
     def heads(self, block: Block, context: StepContext) -> HeadRows | None:
         """Return the rows as a screen compares them with these centres; None where it takes them as they are."""
         if self.head is None or self.screened is None:
             return None
-        return block_heads(block, self.head, self._head_tag, context)
+        return self.coordinates(block, context)
+
+    def coordinates(self, block: Block, context: StepContext) -> HeadRows | None:
+        """Return the rows by their coordinates on the axes of the head; None where there is none."""
+        return None if self.head is None else block_heads(block, self.head, self._head_tag, context)
 
     def nearest(self, block: Block, context: StepContext) -> npt.NDArray[np.int32]:
         """Return the nearest centre of every row, the lowest one among equals."""

@@ -190,9 +190,9 @@ def plan(
     target_bytes : int, optional
         Bytes of a block; default: what suits the engine's memory.
     least : int, optional
-        Least number of partitions where there are rows enough; default: eight per slot, for even load.
+        Least number of partitions where there are rows enough; default: four per slot, for even load.
     """
-    return plan_partitions(source, target_bytes or partition_bytes(engine), least or 8 * engine.info.slots)
+    return plan_partitions(source, target_bytes or partition_bytes(engine), least or 4 * engine.info.slots)
 
 
 def prepare(

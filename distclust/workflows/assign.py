@@ -8,7 +8,7 @@ import numpy as np
 
 from distclust.algorithms.balanced import balanced_assign
 from distclust.algorithms.bisecting import tree_of
-from distclust.algorithms.kmeans import block_centers
+from distclust.algorithms.vectors import block_centers
 from distclust.artifacts.cells import load_cells
 from distclust.artifacts.codec import encode
 from distclust.artifacts.model import Model, load_model

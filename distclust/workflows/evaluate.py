@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from distclust.algorithms.kmeans import block_centers
+from distclust.algorithms.vectors import block_centers
 from distclust.artifacts.model import Model, load_model
 from distclust.artifacts.record import MANIFEST, RUN, read_manifest, read_run
 from distclust.config import EvaluateJob
