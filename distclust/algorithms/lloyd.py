@@ -20,6 +20,7 @@ from distclust.data.block import Block
 from distclust.engines.events import IterationEnded, StageEnded, StageStarted
 from distclust.engines.protocol import Engine, StepContext
 from distclust.kernels.lloyd import accumulate, accumulate_moved, farthest, fixed_sums, row_sqdist, row_sqnorm
+from distclust.kernels.updates import cluster_means, step_beyond
 from distclust.ops.bounds import BoundedPass, bounds_pay, level_step, sharing_centers
 from distclust.ops.centers import CenterSet, nearest_labels
 from distclust.ops.near import NearCenters, list_labels
@@ -64,9 +65,8 @@ class Stride:
         """
         if self == PLAIN:
             return means
-        new = centers + self.relaxation * (means - centers)
-        if previous is not None:
-            new += self.momentum * (centers - previous)
+        last, momentum = (centers, 0.0) if previous is None else (previous, self.momentum)
+        new = step_beyond(centers, means, last, self.relaxation, momentum)
         if not unit:
             return new
         lengths = np.sqrt(row_sqnorm(new))[:, None]
@@ -345,7 +345,8 @@ def _iterate(
     previous = memory.last_rule(state, data)
     centers = memory.center_set(state.centers, data)
     scale = data.inertia_scale(float(row_sqnorm(centers.rows).max()))
-    step = LloydStep(min(len(centers), FAR_ROWS))
+    # A far row that becomes a centre is on no list: clusters wait for one until all centres are looked at.
+    step = LloydStep(0 if by_lists else min(len(centers), FAR_ROWS))
     if memory.bound_step is None and memory.bounds and _settled_before(data, state):
         sampled = state.history[-1]
         memory.bound_step = level_step(sampled.inertia / sampled.rows * data.moments.n_rows / data.moments.mass)
@@ -369,7 +370,7 @@ def _iterate(
     entry = Iteration(
         state.iteration + 1,
         stats.inertia.total(),
-        float(np.cumsum(row_sqnorm(means - state.centers))[-1]),
+        float(np.cumsum(row_sqdist(means, state.centers, np.arange(len(means), dtype=np.int32)))[-1]),
         stats.moved,
         reassigned,
         time.perf_counter() - started,
@@ -384,7 +385,7 @@ def _iterate(
     done = reassigned == 0 and (settled or entry.shift <= threshold or slow)
     # Lists may miss what the centres could still gain; of a sample that is no loss.
     finished = done and not (by_lists and memory.lists is not None and memory.lists.confirm)
-    next_pass = _next_pass(state, memory.lists, by_lists=by_lists, done=done, reassigned=reassigned)
+    next_pass = _next_pass(state, memory.lists, by_lists=by_lists, done=done)
     new = means
     if finished and state.next_pass == "last":
         new = state.centers
@@ -412,12 +413,9 @@ def _iterate(
     )
 
 
-def _next_pass(
-    state: LloydState, lists: ListPlan | None, *, by_lists: bool, done: bool, reassigned: int
-) -> NextPass:
+def _next_pass(state: LloydState, lists: ListPlan | None, *, by_lists: bool, done: bool) -> NextPass:
     """Return how the pass after one from ``state`` looks at centres."""
-    # A far row that became a centre is on no list.
-    if lists is None or reassigned:
+    if lists is None:
         return "all"
     if not by_lists:
         return "lists"
@@ -460,19 +458,21 @@ def update_centers(
         Clusters that stayed empty: there was no far row left for them.
     """
     mass = totals.mass / scales.mass
-    sums = totals.sums / scales.columns
     empty = np.flatnonzero(totals.mass == 0)
-    taken = _takeable(far, len(empty))
-    for cluster, at in zip(empty, taken, strict=False):
+    new = cluster_means(totals.sums, scales.columns, mass, centers)
+    sums: dict[int, Floats] = {}
+    for cluster, at in zip(empty, _takeable(far, len(empty)), strict=False):
         donor, weight, row = int(far.labels[at]), float(far.weights[at]), far.rows[at].astype(np.float64)
         if mass[donor] <= weight:  # the donor would be empty in turn
             continue
-        sums[donor] -= weight * row
+        if donor not in sums:
+            sums[donor] = totals.sums[donor] / scales.columns
+        sums[donor] = sums[donor] - weight * row
         mass[donor] -= weight
-        sums[cluster], mass[cluster] = weight * row, weight
+        sums[int(cluster)], mass[cluster] = weight * row, weight
+    for changed, total in sums.items():
+        new[changed] = total / mass[changed]
     full = mass > 0
-    new = centers.copy()
-    new[full] = sums[full] / mass[full, None]
     if unit:
         lengths = np.sqrt(row_sqnorm(new))
         directed = full & (lengths > 0)

@@ -29,6 +29,9 @@ ROW_FLOATS, CENTER_FLOATS = 3, 4
 
 CANDIDATE_LANES = LANES["float32"]
 
+MINIMA = 64
+"""Lanes of `lane_minima`."""
+
 _I8 = ir.IntType(8)
 _UNROLL = 2
 
@@ -135,27 +138,44 @@ def _plain_products(emit: Emitter, total: ir.Value, centers: ir.Value, four: ir.
 
 
 @intrinsic
-def lane_limit(typing_context, values, count):
-    """Return a value that at least 16 of the float32 `values` do not exceed: the largest of the lanes' lowest.
+def lane_minima(typing_context, values, count, out):
+    """Store the lowest of float32 `values` in each of 64 lanes, then the lowest and highest of these (`out`: [66]).
 
-    `count` is a multiple of 16, at least 16; no value is NaN.
+    `count` is a multiple of 16, at least 64.
     """
 
     def codegen(context, builder, signature, arguments):
-        values, count = arguments
+        values, count, out = arguments
         emit = Emitter(builder, "float32")
 
-        def body(i: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+        def lower(i: ir.Value, low: ir.Value) -> ir.Value:
             value = emit.load(emit.place(values, i), emit.vector, 4)
-            return [builder.select(builder.fcmp_ordered("<", value, carried[0]), value, carried[0])]
+            return builder.select(builder.fcmp_ordered("<", value, low), value, low)
 
-        (lowest,) = emit.loop(ir.Constant(I64, 0), count, emit.lanes, [emit.same(float("inf"))], body)
-        fold = builder.module.declare_intrinsic(
-            f"llvm.vector.reduce.fmax.v{emit.lanes}f32", (), ir.FunctionType(emit.scalar, [emit.vector])
-        )
-        return builder.call(fold, [lowest])
+        def several(i: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+            return [lower(emit.add(i, at * emit.lanes), low) for at, low in enumerate(carried)]
 
-    return types.float32(types.int64, types.int64), codegen
+        def one(i: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+            return [lower(i, carried[0]), *carried[1:]]
+
+        turn = MINIMA // emit.lanes
+        whole = builder.and_(count, ir.Constant(I64, -MINIMA))
+        start = [emit.same(float("inf"))] * turn
+        lowest = emit.loop(ir.Constant(I64, 0), whole, MINIMA, start, several)
+        lowest = emit.loop(whole, count, emit.lanes, lowest, one)
+        for at, low in enumerate(lowest):
+            emit.store(low, emit.place(out, at * emit.lanes), 4)
+        for at, (name, sign) in enumerate((("fmin", "<"), ("fmax", ">"))):
+            extreme = lowest[0]
+            for other in lowest[1:]:
+                extreme = builder.select(builder.fcmp_ordered(sign, other, extreme), other, extreme)
+            fold = builder.module.declare_intrinsic(
+                f"llvm.vector.reduce.{name}.v{emit.lanes}f32", (), ir.FunctionType(emit.scalar, [emit.vector])
+            )
+            emit.store(builder.call(fold, [extreme]), emit.place(out, MINIMA + at), 4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -256,46 +276,40 @@ def round_bytes(typing_context, x, scale, step, d, out, sums):
     return types.float32(*kinds), codegen
 
 
-def make_list_below(few: bool) -> Any:
-    """Return ``list_below(values, count, limit, out)``; with ``few``, vectors without a hit are passed by.
+@intrinsic
+def list_below(typing_context, values, count, limit, out):
+    """List the places of float32 `values` that are at most `limit` (float32), in order; return how many there are.
 
-    It lists the places of float32 `values` that are at most `limit` (float32), in order, and returns how many there
-    are. `count` is a multiple of 16; `out` (int32) has room for all and a vector more.
+    `count` is a multiple of 16; `out` (int32) has room for all and a vector more.
     """
 
-    @intrinsic
-    def list_below(typing_context, values, count, limit, out):
-        def codegen(context, builder, signature, arguments):
-            values, count, limit, out = arguments
-            emit = Emitter(builder, "float32")
-            limits, own = emit.splat(limit), ir.Constant(emit.indices, list(range(emit.lanes)))
+    def codegen(context, builder, signature, arguments):
+        values, count, limit, out = arguments
+        emit = Emitter(builder, "float32")
+        lanes = emit.lanes
+        limits, own = emit.splat(limit), ir.Constant(emit.indices, list(range(lanes)))
 
-            def hits(i: ir.Value, near: ir.Value, found: ir.Value) -> ir.Value:
-                places = builder.add(emit.splat(builder.trunc(i, I32)), own)
-                return builder.add(found, emit.pack_places(places, near, emit.place(out, found, 4)))
+        def body(i: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+            (found,) = carried
+            near = builder.fcmp_ordered("<=", emit.load(emit.place(values, i), emit.vector, 4), limits)
+            bits = builder.bitcast(near, ir.IntType(lanes))
+            before = builder.block
+            some, after = builder.append_basic_block("some"), builder.append_basic_block("none")
+            builder.cbranch(builder.icmp_unsigned("==", bits, ir.Constant(bits.type, 0)), after, some)
+            builder.position_at_end(some)
+            places = builder.add(emit.splat(builder.trunc(i, I32)), own)
+            more = builder.add(found, emit.pack_places(places, near, emit.place(out, found, 4)))
+            builder.branch(after)
+            builder.position_at_end(after)
+            new = builder.phi(I64)
+            new.add_incoming(found, before)
+            new.add_incoming(more, some)
+            return [new]
 
-            def body(i: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
-                near = builder.fcmp_ordered("<=", emit.load(emit.place(values, i), emit.vector, 4), limits)
-                if not few:
-                    return [hits(i, near, carried[0])]
-                bits = builder.bitcast(near, ir.IntType(emit.lanes))
-                before = builder.block
-                some, after = builder.append_basic_block("some"), builder.append_basic_block("none")
-                builder.cbranch(builder.icmp_unsigned("==", bits, ir.Constant(bits.type, 0)), after, some)
-                builder.position_at_end(some)
-                more = hits(i, near, carried[0])
-                builder.branch(after)
-                builder.position_at_end(after)
-                new = builder.phi(I64)
-                new.add_incoming(carried[0], before)
-                new.add_incoming(more, some)
-                return [new]
+        (found,) = emit.loop(ir.Constant(I64, 0), count, lanes, [ir.Constant(I64, 0)], body)
+        return found
 
-            return emit.loop(ir.Constant(I64, 0), count, emit.lanes, [ir.Constant(I64, 0)], body)[0]
-
-        return types.int64(types.int64, types.int64, types.float32, types.int64), codegen
-
-    return list_below
+    return types.int64(types.int64, types.int64, types.float32, types.int64), codegen
 
 
 @intrinsic

@@ -31,14 +31,15 @@ from distclust.kernels._screen import (
     BIAS,
     CANDIDATE_LANES,
     CENTER_FLOATS,
+    MINIMA,
     MOST,
     QUAD,
     ROW_FLOATS,
     chain_score,
     count_below,
-    lane_limit,
+    lane_minima,
     largest_value,
-    make_list_below,
+    list_below,
     make_screen_tile,
     round_bytes,
 )
@@ -62,8 +63,8 @@ _BOUND_BYTES = 768 << 10
 _LEAST_LENGTH, _MOST_LENGTH = 1e-15, 1e15
 """Lengths of rows and centres that are rounded: their squares are far from the ends of float32."""
 
-_HALVINGS = 12
-"""Most cuts of the range of a list's bounds: they end at 16 centres, or few more that are as near."""
+_HALVINGS, _FEW = 12, 24
+"""Most cuts of the range of a row's bounds, and from how few on there is none: 16 of them are chosen one by one."""
 
 _UNSURE_ROWS = 4096
 """Rows that are gathered for `assign_nearest` at once."""
@@ -328,7 +329,6 @@ def _screen(
 @once
 def _screen_kernel() -> Any:
     screen_tile = make_screen_tile(_ROWS, _VECTORS)
-    list_below, list_many_below = make_list_below(few=True), make_list_below(few=False)
     row_sqdist = make_row_sqdist("float32")
     row_sqnorm = make_row_sqnorm("float32")
     first_bytes = make_first_bytes("float32")
@@ -350,8 +350,8 @@ def _screen_kernel() -> Any:
         panel_bytes = quads * QUAD * _WIDTH
         # Room for the rounding of a float32 score (d products and sums), and of the bounds themselves.
         unit = (d + 64) * 2.0**-23
-        lows = np.empty(width, np.float32)
-        lows_at = address(lows)
+        lows, minima = np.empty(width + CANDIDATE_LANES, np.float32), np.empty(MINIMA + 2, np.float32)
+        lows_at, minima_at = address(lows), address(minima)
         for start in range(0, n, block):
             rows = min(block, n - start)
             for r in range(rows):
@@ -424,31 +424,32 @@ def _screen_kernel() -> Any:
             for r in range(rows if lists.shape[1] > 0 else 0):
                 if unsure[start + r]:
                     continue
-                high = lane_limit(bounds_at + r * width * 4, width)
-                count = list_many_below(bounds_at + r * width * 4, width, high, found_at)
-                low = high
-                for c in range(count):
-                    lows[c] = bounds[r, found[c]]
-                    low = min(low, lows[c])
-                full = -(-count // CANDIDATE_LANES) * CANDIDATE_LANES
-                lows[count:full] = np.inf
-                within = count  # `high`, and at least 16
+                row_at = bounds_at + r * width * 4
+                lane_minima(row_at, width, minima_at)
+                low, high, within = minima[MINIMA], minima[MINIMA + 1], MINIMA
                 for _ in range(_HALVINGS):
-                    if within == LISTED:
+                    if within <= _FEW:
                         break
                     middle = np.float32(0.5) * (low + high)
-                    below = count_below(lows_at, full, middle)
+                    below = count_below(minima_at, MINIMA, middle)
                     if below >= LISTED:
                         high, within = middle, below
                     else:
                         low = middle
+                count = list_below(row_at, width, high, found_at)
+                for c in range(count):
+                    lows[c] = bounds[r, found[c]]
+                full = -(-count // CANDIDATE_LANES) * CANDIDATE_LANES
+                for c in range(count, full):
+                    lows[c] = np.inf
                 own, size = labels[start + r], 1
                 lists[start + r, 0] = own
                 for c in range(count):
-                    if lows[c] <= high and found[c] != own and size < LISTED:
+                    if size < LISTED and found[c] != own and count_below(lows_at, full, lows[c]) <= LISTED:
                         lists[start + r, size] = found[c]
                         size += 1
-                lists[start + r, size:] = own
+                for slot in range(size, LISTED):
+                    lists[start + r, slot] = own
             if levels.shape[1] == 0:
                 continue
             shared = len(single) > levels.shape[1]

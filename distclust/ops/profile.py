@@ -32,6 +32,9 @@ from distclust.stats.fixed import SumScales, scale_for, scales_for
 from distclust.stats.moments import BadRow, Moments, MomentStats, ProfileStats
 
 MAX_PARTITION_BYTES = 32 << 20
+MAX_BYTES_IN_MEMORY = 128 << 20
+"""Largest blocks, and those of an engine whose tasks see the driver's memory."""
+
 MIN_PARTITION_BYTES = 1 << 20
 SAMPLE_ROWS = 512
 """Rows of the profile's sample: their mean is within a few percent of a deviation from the true one."""
@@ -175,7 +178,8 @@ def partition_bytes(engine: Engine, memory: int | None = None) -> int:
     per_slot = engine.info.memory_per_slot
     if memory is not None:
         per_slot = min(per_slot, memory // (engine.info.slots if engine.info.sees_driver_memory else 1))
-    return int(min(MAX_PARTITION_BYTES, max(MIN_PARTITION_BYTES, per_slot // 8)))
+    most = MAX_BYTES_IN_MEMORY if engine.info.sees_driver_memory else MAX_PARTITION_BYTES
+    return int(min(most, max(MIN_PARTITION_BYTES, per_slot // 8)))
 
 
 def plan(

@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from distclust.kernels.updates import merge_sums
 from distclust.stats.codec import arrays_from_bytes, arrays_to_bytes
 from distclust.stats.extremes import FarRows
 from distclust.stats.fixed import FixedPair
@@ -50,22 +51,12 @@ class ClusterSums:
 
     def merge(self, other: ClusterSums) -> ClusterSums:
         """Add entry by entry; the result has the union of the clusters."""
-        if len(self.clusters) == len(other.clusters) and np.array_equal(self.clusters, other.clusters):
-            return ClusterSums(
-                self.clusters, self.sums + other.sums, self.mass + other.mass, self.counts + other.counts
-            )
-        clusters = np.union1d(self.clusters, other.clusters)
-        out = ClusterSums(
-            clusters,
-            np.zeros((len(clusters), self.sums.shape[1]), np.int64),
-            np.zeros(len(clusters), np.int64),
-            np.zeros(len(clusters), np.int64),
-        )
-        for part in (self, other):
-            at = np.searchsorted(clusters, part.clusters)
-            out.sums[at] += part.sums
-            out.mass[at] += part.mass
-            out.counts[at] += part.counts
+        clusters, sums, *places = merge_sums((self.clusters, other.clusters), (self.sums, other.sums))
+        out = ClusterSums(clusters, sums, np.zeros(len(clusters), np.int64), np.zeros(len(clusters), np.int64))
+        for part, place in zip((self, other), places, strict=True):
+            here = np.flatnonzero(place >= 0)
+            out.mass[here] += part.mass
+            out.counts[here] += part.counts
         return out
 
     def to_bytes(self) -> bytes:
