@@ -7,7 +7,7 @@ on the partitioning.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -55,11 +55,14 @@ class Candidates:
         Candidates, as they were drawn together.
     scale, mass_scale : float
         Fixed-point scales of potential and masses.
+    rough : bool
+        Whether a row's distance may be to a candidate that is hardly farther than the nearest.
     """
 
     rounds: tuple[CenterSet, ...]
     scale: float
     mass_scale: float
+    rough: bool = False
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.rounds)
@@ -90,7 +93,7 @@ def _nearest_candidate(block: Block, value: Candidates, context: StepContext) ->
     Rounds are compared one after the other, so that it makes no difference which of them a node remembers: only the
     last one costs anything where the one before is known.
     """
-    tags = [_tag(value.rounds[: number + 1]) for number in range(len(value.rounds))]
+    tags = [_tag(value.rounds[: number + 1], value.rough) for number in range(len(value.rounds))]
     known = len(tags)
     while known:
         found = [context.state.get(kind, tags[known - 1]) for kind in ("candidate", "candidate-sqdist")]
@@ -102,7 +105,7 @@ def _nearest_candidate(block: Block, value: Candidates, context: StepContext) ->
     assert sqdist is not None
     first = sum(len(part) for part in value.rounds[:known])
     for part in value.rounds[known:]:
-        fresh = part.nearest(block, context)
+        fresh = part.roughly(block, context) if value.rough else part.nearest(block, context)
         distance = row_sqdist(block.x, part.rows, fresh)
         labels = np.where(distance < sqdist, fresh + np.int32(first), labels)
         sqdist = np.minimum(distance, sqdist)
@@ -112,8 +115,9 @@ def _nearest_candidate(block: Block, value: Candidates, context: StepContext) ->
     return labels, sqdist
 
 
-def _tag(rounds: tuple[CenterSet, ...]) -> str:
-    return hashlib.sha256("-".join(part.tag for part in rounds).encode()).hexdigest()[:24]
+def _tag(rounds: tuple[CenterSet, ...], rough: bool) -> str:
+    names = [part.tag for part in rounds] + ["rough"] * rough
+    return hashlib.sha256("-".join(names).encode()).hexdigest()[:24]
 
 
 @dataclass(frozen=True)
@@ -217,7 +221,9 @@ def kmeans_parallel(engine: Engine, data: PreparedData, k: int, *, seed: int, st
     return rows, mass
 
 
-def spread(engine: Engine, data: PreparedData, count: int, *, seed: int, stage: int) -> Candidates:
+def spread(
+    engine: Engine, data: PreparedData, count: int, *, seed: int, stage: int, rough: bool = True
+) -> Candidates:
     """Draw ``count`` rows by squared distance, in draws that first grow and then are a fourth of ``count``.
 
     All draws together cost one assignment to ``count`` centres; k-means|| costs one for each 2 k candidates and has
@@ -230,16 +236,25 @@ def spread(engine: Engine, data: PreparedData, count: int, *, seed: int, stage: 
     count : int
     seed, stage : int
         Key of the draws.
+    rough : bool, default=True
+        Draw by distances to candidates that are nearly nearest, for a third of the work; again by exact ones should a row
+        come out that equals an earlier one.
     """
     first = draw_rows(engine, data.pinned, 1, seed=seed, stage=stage + STAGE_FIRST)
-    value = _with(data, None, first.rows)
+    value = replace(_with(data, None, first.rows), rough=rough)
+    seen = {row.tobytes() for row in first.rows + 0.0}
     number = 0
     while len(value) < count:
         size = min(count - len(value), GROWTH ** (number + 1), max(1, count // BATCHES))
         drawn = _draw(engine, data, value, SpreadStep(seed, stage + STAGE_ROUND + number, size))
         if len(drawn.row_ids) == 0:
             break
-        value = _with(data, value, _distinct(drawn.rows))
+        fresh = _distinct(drawn.rows)
+        names = {row.tobytes() for row in fresh + 0.0}
+        if rough and not seen.isdisjoint(names):
+            return spread(engine, data, count, seed=seed, stage=stage, rough=False)
+        seen |= names
+        value = replace(_with(data, value, fresh), rough=rough)
         number += 1
     return value
 

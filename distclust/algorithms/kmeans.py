@@ -265,7 +265,7 @@ class _Saver:
                 arrays[f"{name}-centers"] = part.centers
                 if part.previous is not None:
                     arrays[f"{name}-previous"] = part.previous
-                if part.by_lists and part.anchor is not None:  # else it is `previous`
+                if part.by_lists and part.anchor is not None:  # else it is `previous`, or there is none
                     arrays[f"{name}-anchor"] = part.anchor
         if self.best is not None:
             record["best_inertia"] = self.best.inertia
@@ -290,6 +290,7 @@ def _describe(state: LloydState) -> dict[str, object]:
         "finished": state.finished,
         "empty": list(state.empty),
         "rung": state.rung,
+        "listed": state.anchor is not None,
         "anchors": state.anchors,
         "by_lists": state.by_lists,
         "next_pass": state.next_pass,
@@ -309,7 +310,7 @@ def _rebuild(name: str, found: Checkpoint) -> LloydState | None:
         previous,
         tuple(record["empty"]),
         record["rung"],
-        found.arrays.get(f"{name}-anchor", previous),
+        found.arrays.get(f"{name}-anchor", previous) if record["listed"] else None,
         record["anchors"],
         record["by_lists"],
         record["next_pass"],

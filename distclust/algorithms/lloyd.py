@@ -22,8 +22,8 @@ from distclust.engines.protocol import Engine, StepContext
 from distclust.kernels.lloyd import accumulate, accumulate_moved, farthest, fixed_sums, row_sqdist, row_sqnorm
 from distclust.kernels.updates import cluster_means, step_beyond
 from distclust.ops.bounds import BoundedPass, bounds_pay, level_step, sharing_centers
-from distclust.ops.centers import CenterSet, nearest_labels
-from distclust.ops.near import NearCenters, list_labels
+from distclust.ops.centers import CenterSet
+from distclust.ops.near import NearCenters
 from distclust.ops.profile import PreparedData
 from distclust.stats.extremes import FarRows
 from distclust.stats.fixed import FixedPair, SumScales
@@ -33,6 +33,13 @@ Floats = npt.NDArray[np.float64]
 
 FAR_ROWS = 64
 """Most empty clusters that one pass can fill; each partial carries that many rows."""
+
+
+LIST_RTOL = 0.25
+"""Share of ``rtol`` that ends passes by lists of all rows."""
+
+FIRST_PASSES = 3
+"""Passes without bounds: a fit that ends soon does not repay making them, and on a sample they are loose at first."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ class LloydValue:
     centers : CenterSet
         Of this pass.
     anchor : CenterSet or None
-        Centres whose lists are looked at in this pass; None for all centres.
+        Centres under which the lists are made that this pass looks at, maybe its own; None to prove what is nearest.
     previous : CenterSet, NearCenters or None
         How rows were labelled in the pass before; None in a first pass. A node that has lost its labels finds them
         again by this rule, so changes are the same with and without state.
@@ -96,8 +103,6 @@ class LloydValue:
     inertia_scale : float
     bounded : BoundedPass or None
         Set where bounds pay.
-    lists : bool
-        Whether rows make lists of near centres, for passes to come.
     """
 
     centers: CenterSet
@@ -107,7 +112,6 @@ class LloydValue:
     scales: SumScales
     inertia_scale: float
     bounded: BoundedPass | None
-    lists: bool
 
 
 @dataclass(frozen=True)
@@ -123,21 +127,14 @@ class LloydStep:
         if value.bounded is not None:
             labels, sqdist = value.bounded.assign(block, old, context)
         else:
-            labels = self._labels(block, value, context)
+            rule = value.centers if value.anchor is None else NearCenters(value.centers, value.anchor)
+            labels = rule.labels(block, context)
             sqdist = row_sqdist(block.x, value.centers.rows, labels)
         inertia = FixedPair.zeros(1, value.inertia_scale)
         fixed_sums(sqdist, block.weights, np.zeros(block.n, np.int32), inertia.scale, inertia.high, inertia.low)
         moved = block.n if old is None else int(np.count_nonzero(old != labels))
         sums = _totals(block, labels, value) if old is None or value.totals else _changes(block, old, labels, value)
         return LloydStats(sums, inertia, moved, self._far(block, sqdist, labels))
-
-    @staticmethod
-    def _labels(block: Block, value: LloydValue, context: StepContext) -> npt.NDArray[np.int32]:
-        if value.anchor is not None:
-            return NearCenters(value.centers, value.anchor).labels(block, context)
-        if value.lists:
-            return list_labels(block, value.centers, context)[0]
-        return nearest_labels(block, value.centers, context)
 
     def _far(self, block: Block, sqdist: Floats, labels: npt.NDArray[np.int32]) -> FarRows:
         if block.weights is not None:
@@ -182,7 +179,7 @@ class Iteration:
     """About how many rows took part."""
 
 
-NextPass = Literal["all", "lists", "last"]
+NextPass = Literal["all", "anchor", "lists", "last"]
 
 
 @dataclass(frozen=True)
@@ -192,9 +189,10 @@ class ListPlan:
     Attributes
     ----------
     passes : tuple of int
-        Most passes by lists after the first, second and so on pass over all centres, the last for all later ones.
+        Most passes by the lists of the first, second and so on anchor, the last for all later ones. An anchor is a pass
+        that makes lists.
     confirm : bool
-        Whether the last pass must be one over all centres.
+        Whether the last pass must prove which centres are nearest.
     """
 
     passes: tuple[int, ...]
@@ -221,14 +219,14 @@ class LloydState:
     rung : int
         Which sample of the rows; see `distclust.algorithms.progressive`.
     anchor : (k, d) float64 or None
-        Centres under which rows made their lists; None before.
+        Centres under which the lists were made that the last pass looked at; None where it looked at none.
     anchors : int
         Passes over the rows of this rung that made lists.
     by_lists : int
-        Passes by the lists of ``anchor``.
-    next_pass : {"all", "lists", "last"}
-        Whether the next pass compares rows with all centres, or those on their lists; the last one, if it changes
-        little, leaves centres and labels as they are.
+        Passes by the lists of ``anchor``, after the one that made them.
+    next_pass : {"all", "anchor", "lists", "last"}
+        Whether the next pass finds the nearest of all centres, makes lists, or uses those of ``anchor``. A last one finds
+        the nearest, and if it changes little, leaves centres and labels as they are.
     """
 
     centers: Floats
@@ -329,9 +327,8 @@ class _Memory:
         if state.previous is None:
             return None
         previous = self.center_set(state.previous, data)
-        if not state.by_lists:
+        if state.anchor is None:
             return previous
-        assert state.anchor is not None
         return NearCenters(previous, self.center_set(state.anchor, data))
 
 
@@ -340,32 +337,27 @@ def _iterate(
 ) -> LloydState:
     """Do one pass."""
     started = time.perf_counter()
-    by_lists = state.next_pass == "lists" and state.anchor is not None
-    anchor = memory.center_set(state.anchor, data) if by_lists and state.anchor is not None else None
+    kind: NextPass = "anchor" if memory.lists is not None and state.next_pass == "all" else state.next_pass
+    anchor = {"anchor": state.centers, "lists": state.anchor}.get(kind)
     previous = memory.last_rule(state, data)
     centers = memory.center_set(state.centers, data)
     scale = data.inertia_scale(float(row_sqnorm(centers.rows).max()))
     # A far row that becomes a centre is on no list: clusters wait for one until all centres are looked at.
-    step = LloydStep(0 if by_lists else min(len(centers), FAR_ROWS))
-    if memory.bound_step is None and memory.bounds and _settled_before(data, state):
-        sampled = state.history[-1]
-        memory.bound_step = level_step(sampled.inertia / sampled.rows * data.moments.n_rows / data.moments.mass)
-        memory.group = sharing_centers(len(centers))
+    step = LloydStep(0 if kind == "lists" else min(len(centers), FAR_ROWS))
     bounded = None
     if memory.bound_step is not None:
         assert not isinstance(previous, NearCenters)
         bounded = BoundedPass(memory.bound_step, previous, centers, memory.group)
-    makes_lists = memory.lists is not None and not by_lists
-    value = LloydValue(
-        centers, anchor, previous, memory.totals is None, data.scales, scale, bounded, makes_lists
-    )
+    lists_of = None if anchor is None else memory.center_set(anchor, data)
+    value = LloydValue(centers, lists_of, previous, memory.totals is None, data.scales, scale, bounded)
     with engine.share(value) as shared:
         stats: LloydStats = engine.fold(data.pinned, step, LloydStats.merge, shared, label="lloyd")
     memory.totals = stats.sums if memory.totals is None else memory.totals.merge(stats.sums)
     unit = data.view.unit_rows
     means, reassigned, empty = update_centers(state.centers, memory.totals, stats.far, data.scales, unit=unit)
     moved_share = stats.moved / data.moments.n_rows
-    if memory.bound_step is None and memory.bounds and bounds_pay(len(centers), data.width, moved_share):
+    late = state.iteration + 1 >= FIRST_PASSES
+    if memory.bound_step is None and memory.bounds and late and bounds_pay(len(centers), data.width, moved_share):
         memory.bound_step = level_step(stats.inertia.total() / data.moments.mass)
     entry = Iteration(
         state.iteration + 1,
@@ -381,15 +373,17 @@ def _iterate(
     settled = stats.moved == 0 and memory.stride == PLAIN
     # Only strides beyond the means can raise the inertia: then the means are the way back, not the end.
     risen = memory.stride != PLAIN and gain < -config.rtol * state.inertia
-    slow = state.iteration > 0 and gain < config.rtol * state.inertia and not risen
+    # A pass by lists costs little, and what follows it much.
+    rtol = config.rtol * (LIST_RTOL if kind == "lists" and memory.lists is not None and memory.lists.confirm else 1.0)
+    slow = state.iteration > 0 and gain < rtol * state.inertia and not risen
     done = reassigned == 0 and (settled or entry.shift <= threshold or slow)
     # Lists may miss what the centres could still gain; of a sample that is no loss.
-    finished = done and not (by_lists and memory.lists is not None and memory.lists.confirm)
-    next_pass = _next_pass(state, memory.lists, by_lists=by_lists, done=done)
+    finished = done and (anchor is None or memory.lists is None or not memory.lists.confirm)
+    following = _next_pass(state, memory.lists, kind, done=done, empty=bool(empty))
     new = means
-    if finished and state.next_pass == "last":
+    if finished and kind == "last":
         new = state.centers
-    elif next_pass == "last":
+    elif following == "last":
         new = representable(data, means)
     elif not (
         finished or entry.iteration == config.max_iter or risen or state.iteration == 0 or reassigned or stats.moved == 0
@@ -406,29 +400,25 @@ def _iterate(
         state.centers,
         empty,
         state.rung,
-        state.anchor if by_lists else state.centers if makes_lists else None,
-        state.anchors + makes_lists,
-        state.by_lists + 1 if by_lists else 0,
-        next_pass,
+        anchor,
+        state.anchors + (kind == "anchor"),
+        state.by_lists + 1 if kind == "lists" else 0,
+        following,
     )
 
 
-def _next_pass(state: LloydState, lists: ListPlan | None, *, by_lists: bool, done: bool) -> NextPass:
-    """Return how the pass after one from ``state`` looks at centres."""
+def _next_pass(state: LloydState, lists: ListPlan | None, kind: NextPass, *, done: bool, empty: bool) -> NextPass:
+    """Return how the pass after one of a kind finds labels."""
     if lists is None:
         return "all"
-    if not by_lists:
-        return "lists"
+    if kind == "last":
+        return "anchor"
     if done:
-        return "last"
+        return "anchor" if empty and kind == "lists" else "last"
+    if kind == "anchor":
+        return "lists"
     most = lists.passes[min(state.anchors, len(lists.passes)) - 1]
-    return "lists" if state.by_lists + 1 < most else "all"
-
-
-def _settled_before(data: PreparedData, state: LloydState) -> bool:
-    """Tell whether passes over a sample have left the centres where bounds pay from the first pass on."""
-    sampled = state.iteration == 0 and len(state.history) > 0
-    return sampled and bounds_pay(len(state.centers), data.width, 0.0)
+    return "lists" if state.by_lists + 1 < most else "anchor"
 
 
 def update_centers(

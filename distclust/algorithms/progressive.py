@@ -38,7 +38,7 @@ LEAST_ROWS = 50_000
 LEAST_ROWS_PER_CENTER = 4 * ROWS_PER_CENTER
 """Smaller datasets are fitted in full: there is too little to save."""
 
-LIST_CLUSTERS = 128, 1 << 16
+LIST_CLUSTERS = 256, 1 << 16
 LEAST_LIST_WIDTH = 48
 """Where a pass by lists costs much less than one over all centres; lists hold 16-bit numbers."""
 

@@ -78,6 +78,36 @@ def make_screen_tile(rows: int, vectors: int) -> Any:
     return screen_tile
 
 
+def make_byte_scores(rows: int, vectors: int) -> Any:
+    """Return ``byte_scores(x, stride, panel, quads, sums, turns, center_floats, out, out_stride)``.
+
+    Stores ``norm + turn * step * integer`` for every row and centre of a tile; `turns` (float32) has a value for each
+    row, the rest is as for `make_screen_tile`.
+    """
+
+    @intrinsic
+    def byte_scores(typing_context, x, stride, panel, quads, sums, turns, center_floats, out, out_stride):
+        def codegen(context, builder, signature, arguments):
+            x, stride, panel, quads, sums, turns, center_floats, out, out_stride = arguments
+            emit = Emitter(builder, "float32")
+            totals = _products(emit, (rows, vectors), x, stride, panel, quads, sums)
+            for q in range(vectors):
+                step, norm = (
+                    emit.load(emit.place(center_floats, (field * vectors + q) * emit.lanes), emit.vector, 4)
+                    for field in range(2)
+                )
+                for r in range(rows):
+                    turn = emit.splat(emit.load(emit.place(turns, r), emit.scalar, 4))
+                    product = builder.fmul(builder.sitofp(totals[r * vectors + q], emit.vector), step)
+                    row = emit.place(out, builder.mul(out_stride, ir.Constant(I64, r)))
+                    emit.store(emit.fma(turn, product, norm), emit.place(row, q * emit.lanes), 4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 9), codegen
+
+    return byte_scores
+
+
 def _products(
     emit: Emitter,
     tile: tuple[int, int],

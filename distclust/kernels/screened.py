@@ -31,13 +31,10 @@ from distclust.kernels._screen import (
     BIAS,
     CANDIDATE_LANES,
     CENTER_FLOATS,
-    MINIMA,
     MOST,
     QUAD,
     ROW_FLOATS,
     chain_score,
-    count_below,
-    lane_minima,
     largest_value,
     list_below,
     make_screen_tile,
@@ -45,10 +42,7 @@ from distclust.kernels._screen import (
 )
 from distclust.kernels.heads import HeadAxes, HeadRows, head_rows
 from distclust.kernels.lloyd import row_sqnorm as row_sqnorms
-from distclust.kernels.nearest import PackedCenters, assign_nearest, distance_table
-
-LISTED = 16
-"""Centres in a list: one for each lane of a vector."""
+from distclust.kernels.nearest import PackedCenters, assign_nearest
 
 LEAST_WIDTH = 48
 LEAST_CENTERS = 64
@@ -60,11 +54,8 @@ _MOST_BLOCK_ROWS = 96
 _BOUND_BYTES = 768 << 10
 """The bounds of a block of rows stay in L2."""
 
-_LEAST_LENGTH, _MOST_LENGTH = 1e-15, 1e15
+LEAST_LENGTH, _MOST_LENGTH = 1e-15, 1e15
 """Lengths of rows and centres that are rounded: their squares are far from the ends of float32."""
-
-_HALVINGS, _FEW = 12, 24
-"""Most cuts of the range of a row's bounds, and from how few on there is none: 16 of them are chosen one by one."""
 
 _UNSURE_ROWS = 4096
 """Rows that are gathered for `assign_nearest` at once."""
@@ -107,7 +98,7 @@ def screen_centers(
     head : HeadAxes, optional
         Axes that hold most of the length of rows and centres.
     anywhere : bool, default=False
-        Also on machines where a screen is slower than `assign_nearest`: for `list_near`, which needs one.
+        Also on machines where a screen is slower than `assign_nearest`: for `distclust.kernels.near`.
     """
     centers = np.ascontiguousarray(centers)
     if centers.dtype != np.float32 or not (anywhere or machine().byte_products):
@@ -116,7 +107,7 @@ def screen_centers(
     if d < LEAST_WIDTH or k < LEAST_CENTERS:
         return None
     reach = float(np.sqrt(row_sqnorms(centers)).max())
-    if not _LEAST_LENGTH < reach < _MOST_LENGTH:
+    if not LEAST_LENGTH < reach < _MOST_LENGTH:
         return None
     heads, tails = (centers, np.zeros(k)) if head is None else head_rows(centers, head)
     lengths = np.sqrt(row_sqnorms(heads))
@@ -126,7 +117,7 @@ def screen_centers(
     steps = np.zeros(padded, np.float32)
     steps[:k] = np.abs(heads).max(axis=1) / np.float32(MOST)
     # A centre too short for its step to be a normal number is its own rounding error, in full.
-    steps[:k][lengths < _LEAST_LENGTH] = 0.0
+    steps[:k][lengths < LEAST_LENGTH] = 0.0
     scale = np.divide(1.0, steps[:k], out=np.zeros(k), where=steps[:k] > 0)
     whole = np.zeros((padded, quads * QUAD), np.int16)
     whole[:k, :width] = np.clip(np.rint(heads * scale[:, None]), -MOST, MOST)
@@ -181,54 +172,6 @@ def assign_labels(
     return screen_rows(x, packed, screened, *nothing, heads=heads)
 
 
-def list_near(
-    x: np.ndarray, packed: PackedCenters, screened: ScreenedCenters | None, heads: HeadRows | None = None
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint16]]:
-    """Return the labels of `assign_labels`, and for every row a list of centres near it, for `assign_listed`.
-
-    The first of a list is the label, the others have about the lowest bounds that the screen finds, in the order of
-    their numbers. A list is the same on every machine, but depends on the axes of the screen.
-
-    Parameters
-    ----------
-    x : float32 [n, d]
-    packed : PackedCenters
-        Of 16 to 65 536 centres.
-    screened : ScreenedCenters or None
-        As `screen_centers` gives them ``anywhere``; where that is None, the scores of the plain kernel decide.
-    heads : HeadRows, optional
-        See `assign_labels`.
-
-    Returns
-    -------
-    labels : int32 [n]
-    lists : uint16 [n, 16]
-
-    Examples
-    --------
-    >>> from distclust.kernels.nearest import pack_centers
-    >>> packed = pack_centers(np.arange(40, dtype=np.float32)[:, None])
-    >>> labels, lists = list_near(np.array([[7.2]], np.float32), packed, None)
-    >>> labels.tolist(), sorted(lists[0].tolist())
-    ([7], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15])
-    """
-    k = packed.n_clusters
-    if not LISTED <= k <= np.iinfo(np.uint16).max + 1:
-        raise ValueError(f"there are {k} centres; lists are made of {LISTED} to 65536.")
-    x = read_argument(x, "x", "float32", (None, packed.n_dims))
-    lists = np.zeros((len(x), LISTED), np.uint16)
-    if screened is not None:
-        nothing = np.empty((len(x), 0), np.uint8), np.empty((0, 0)), 0.0
-        return screen_rows(x, packed, screened, *nothing, heads=heads, lists=lists), lists
-    labels = assign_nearest(x, packed)[0]
-    for at in range(0, len(x), _UNSURE_ROWS):
-        some = slice(at, at + _UNSURE_ROWS)
-        table = distance_table(x[some], packed)
-        table[np.arange(len(table)), labels[some]] = -np.inf
-        lists[some] = np.argsort(table, axis=1, kind="stable")[:, :LISTED]
-    return labels, lists
-
-
 def screen_rows(
     x: np.ndarray,
     packed: PackedCenters,
@@ -238,7 +181,6 @@ def screen_rows(
     per_length: float,
     group: int = 1,
     heads: HeadRows | None = None,
-    lists: npt.NDArray[np.uint16] | None = None,
 ) -> npt.NDArray[np.int32]:
     """Do the work of `assign_labels`, and keep what the screen found as bounds where there is room for them.
 
@@ -256,15 +198,11 @@ def screen_rows(
         Centres that share a level.
     heads : HeadRows, optional
         See `assign_labels`.
-    lists : uint16 [n, 16], optional
-        Takes what `list_near` returns.
     """
-    listed = np.empty((len(x), 0), np.uint16) if lists is None else lists
-    labels, unsure = _screen(x, centers, heads, (levels, known, listed), per_length, group)
+    labels, unsure = _screen(x, centers, heads, levels, known, per_length, group)
     for at in range(0, len(unsure), _UNSURE_ROWS):
         chosen = unsure[at : at + _UNSURE_ROWS]
         labels[chosen] = assign_nearest(np.ascontiguousarray(x[chosen]), packed)[0]
-        listed[chosen] = labels[chosen, None]  # too long or too short for a screen
     return labels
 
 
@@ -272,13 +210,13 @@ def _screen(
     x: np.ndarray,
     centers: ScreenedCenters,
     known_heads: HeadRows | None,
-    kept: tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64], npt.NDArray[np.uint16]],
+    levels: npt.NDArray[np.uint8],
+    known: npt.NDArray[np.float64],
     per_length: float,
     group: int,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Return labels, and the rows whose label is not known."""
     n = len(x)
-    levels, known, lists = kept
     if known_heads is not None and centers.head is not None:
         h = centers.head.axes.shape[1]
         read_argument(known_heads.heads, "heads", "float32", (n, h))
@@ -321,7 +259,6 @@ def _screen(
             unsure[some],
             levels[some],
             known[some],
-            lists[some],
         )
     return labels, np.flatnonzero(unsure)
 
@@ -336,7 +273,7 @@ def _screen_kernel() -> Any:
     @jit(name="screen")
     def screen(
         x, heads, tails, centers, panels, floats, norms, settings,
-        quick, bounds, least, row_floats, rooms, row_sums, found, single, labels, unsure, levels, known, lists,
+        quick, bounds, least, row_floats, rooms, row_sums, found, single, labels, unsure, levels, known,
     ):  # fmt: skip
         (n, d), h = x.shape, heads.shape[1]
         error, reach, per_length = settings
@@ -350,8 +287,6 @@ def _screen_kernel() -> Any:
         panel_bytes = quads * QUAD * _WIDTH
         # Room for the rounding of a float32 score (d products and sums), and of the bounds themselves.
         unit = (d + 64) * 2.0**-23
-        lows, minima = np.empty(width + CANDIDATE_LANES, np.float32), np.empty(MINIMA + 2, np.float32)
-        lows_at, minima_at = address(lows), address(minima)
         for start in range(0, n, block):
             rows = min(block, n - start)
             for r in range(rows):
@@ -359,7 +294,7 @@ def _screen_kernel() -> Any:
                 most = largest_value(source, h)
                 step = most / np.float32(MOST)
                 scale = np.float32(0.0)
-                if most > np.float32(_LEAST_LENGTH):
+                if most > np.float32(LEAST_LENGTH):
                     scale = np.float32(1.0) / step
                 else:
                     step = np.float32(0.0)
@@ -421,35 +356,6 @@ def _screen_kernel() -> Any:
                     if score < low:
                         low, place = score, found[c]
                 labels[start + r] = place
-            for r in range(rows if lists.shape[1] > 0 else 0):
-                if unsure[start + r]:
-                    continue
-                row_at = bounds_at + r * width * 4
-                lane_minima(row_at, width, minima_at)
-                low, high, within = minima[MINIMA], minima[MINIMA + 1], MINIMA
-                for _ in range(_HALVINGS):
-                    if within <= _FEW:
-                        break
-                    middle = np.float32(0.5) * (low + high)
-                    below = count_below(minima_at, MINIMA, middle)
-                    if below >= LISTED:
-                        high, within = middle, below
-                    else:
-                        low = middle
-                count = list_below(row_at, width, high, found_at)
-                for c in range(count):
-                    lows[c] = bounds[r, found[c]]
-                full = -(-count // CANDIDATE_LANES) * CANDIDATE_LANES
-                for c in range(count, full):
-                    lows[c] = np.inf
-                own, size = labels[start + r], 1
-                lists[start + r, 0] = own
-                for c in range(count):
-                    if size < LISTED and found[c] != own and count_below(lows_at, full, lows[c]) <= LISTED:
-                        lists[start + r, size] = found[c]
-                        size += 1
-                for slot in range(size, LISTED):
-                    lists[start + r, slot] = own
             if levels.shape[1] == 0:
                 continue
             shared = len(single) > levels.shape[1]

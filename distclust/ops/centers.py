@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -15,7 +15,8 @@ from distclust.data.storage import Storage
 from distclust.engines.protocol import StepContext
 from distclust.kernels.heads import HeadAxes, HeadRows, head_rows
 from distclust.kernels.lloyd import row_sqnorm
-from distclust.kernels.nearest import PackedCenters, pack_centers
+from distclust.kernels.near import nearest_roughly
+from distclust.kernels.nearest import PackedCenters, assign_nearest, pack_centers
 from distclust.kernels.screened import ScreenedCenters, assign_labels, screen_centers
 from distclust.ops.coordinates import block_heads
 from distclust.ops.stored import StoredArray, store_array
@@ -105,6 +106,19 @@ class CenterSet:
         """Return the nearest centre of every row, the lowest one among equals."""
         return assign_labels(block.x, self.packed, self.screened, self.heads(block, context))
 
+    def roughly(self, block: Block, context: StepContext) -> npt.NDArray[np.int32]:
+        """Return for every row a centre that is the nearest or hardly farther: the same one on every machine."""
+        if len(self) == 1:
+            return np.zeros(block.n, np.int32)
+        coordinates = self.coordinates(block, context)
+        if self.listing is not None:
+            return nearest_roughly(block.x, self.packed, self.listing, coordinates)
+        if coordinates is None:
+            return assign_nearest(block.x, self.packed)[0]
+        on_axes = pack_centers(self.on_axes)
+        on_axes.norms[: len(self)] = self.norms
+        return assign_nearest(coordinates.heads, on_axes)[0]
+
     @cached_property
     def _head_tag(self) -> str:
         assert self.head is not None
@@ -140,9 +154,16 @@ def store_centers(
 
 def nearest_labels(block: Block, centers: CenterSet, context: StepContext) -> npt.NDArray[np.int32]:
     """Return the nearest centre of every row; remembered as advisory state, so that asking again is free."""
-    known = context.state.get("labels", centers.tag)
+    return remembered_labels(block, centers.tag, context, lambda: centers.nearest(block, context))
+
+
+def remembered_labels(
+    block: Block, tag: str, context: StepContext, find: Callable[[], npt.NDArray[np.int32]]
+) -> npt.NDArray[np.int32]:
+    """Return the labels that the rows keep under a tag, or find and keep them."""
+    known = context.state.get("labels", tag)
     if known is not None and known.shape == (block.n,) and known.dtype == np.int32:
         return known
-    labels = centers.nearest(block, context)
-    context.state.put("labels", centers.tag, labels)
+    labels = find()
+    context.state.put("labels", tag, labels)
     return labels

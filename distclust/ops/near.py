@@ -11,23 +11,22 @@ import numpy.typing as npt
 
 from distclust.data.block import Block
 from distclust.engines.protocol import StepContext
-from distclust.kernels.listed import assign_listed
-from distclust.kernels.screened import LISTED, list_near
-from distclust.ops.centers import CenterSet
+from distclust.kernels.near import LISTED, assign_listed, list_near
+from distclust.ops.centers import CenterSet, remembered_labels
 
 Labels = npt.NDArray[np.int32]
 Lists = npt.NDArray[np.uint16]
 
 
 class NearCenters:
-    """Centres among which a row has the nearest of those on its list; a `LabelRule`.
+    """Centres of which a row gets the nearest on its list; a `LabelRule`.
 
     With a head, rows and centres are compared by their coordinates on its axes.
 
     Parameters
     ----------
     centers, anchor : CenterSet
-        Of this pass, and of the one that lists are made under; both with the same head.
+        Of this pass, and of the one that lists are made under (it may be the same); both with the same head.
     """
 
     def __init__(self, centers: CenterSet, anchor: CenterSet) -> None:
@@ -39,25 +38,21 @@ class NearCenters:
 
     def labels(self, block: Block, context: StepContext) -> Labels:
         """Return the label of every row; remembered as advisory state."""
-        tag = f"{self.centers.tag}-{self.anchor.tag}"
-        known = context.state.get("labels", tag)
-        if known is not None and known.shape == (block.n,) and known.dtype == np.int32:
-            return known
-        _, lists = list_labels(block, self.anchor, context)
-        coordinates = self.centers.coordinates(block, context)
-        x = block.x if coordinates is None else coordinates.heads
-        labels = assign_listed(x, self.centers.on_axes, self.centers.norms, lists)
-        context.state.put("labels", tag, labels)
-        return labels
+
+        def find() -> Labels:
+            lists = near_lists(block, self.anchor, context)
+            coordinates = self.centers.coordinates(block, context)
+            x = block.x if coordinates is None else coordinates.heads
+            return assign_listed(x, self.centers.on_axes, self.centers.norms, lists)
+
+        return remembered_labels(block, f"{self.centers.tag}-{self.anchor.tag}", context, find)
 
 
-def list_labels(block: Block, centers: CenterSet, context: StepContext) -> tuple[Labels, Lists]:
-    """Return the nearest of all centres of every row, and the row's list; both remembered as advisory state."""
+def near_lists(block: Block, centers: CenterSet, context: StepContext) -> Lists:
+    """Return the lists of the rows under some centres; remembered as advisory state."""
     state = context.state
     lists = state.get("lists", centers.tag)
-    if lists is not None and lists.shape == (block.n, LISTED) and lists.dtype == np.uint16:
-        return lists[:, 0].astype(np.int32), lists
-    labels, lists = list_near(block.x, centers.packed, centers.listing, centers.coordinates(block, context))
-    state.put("labels", centers.tag, labels)
-    state.give("lists", centers.tag, lists)
-    return labels, lists
+    if lists is None or lists.shape != (block.n, LISTED) or lists.dtype != np.uint16:
+        lists = list_near(block.x, centers.packed, centers.listing, centers.coordinates(block, context))
+        state.give("lists", centers.tag, lists)
+    return lists
