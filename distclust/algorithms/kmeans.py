@@ -24,9 +24,7 @@ from distclust.artifacts.checkpoint import Checkpoint, Checkpoints
 from distclust.engines.events import StageEnded, StageStarted
 from distclust.engines.protocol import Engine
 from distclust.errors import CancelledError, DataError
-from distclust.kernels.order import neighbour_order
 from distclust.ops.assign import assign
-from distclust.ops.bounds import sharing_centers
 from distclust.ops.centers import CenterSet
 from distclust.ops.heads import find_head
 from distclust.ops.profile import PreparedData
@@ -142,8 +140,6 @@ def _climb(data: PreparedData, config: KMeansConfig, samples: Samples, state: Ll
         rung = rungs[state.rung]
         part, sampled, settings = samples.on(rung)
         stage = "lloyd" if rung.is_full else "sample"
-        # Few passes over a sample do not repay the memory of bounds where a head makes passes cheap.
-        bounds = rung.is_full or data.head is None
         lists = list_plan(first=state.rung == 0, full=rung.is_full) if listed else None
         try:
             state = run_lloyd(
@@ -153,7 +149,7 @@ def _climb(data: PreparedData, config: KMeansConfig, samples: Samples, state: Ll
                 state,
                 stride=far,
                 lists=lists,
-                bounds=bounds,
+                bounds=rung.is_full,  # few passes over a sample do not repay making them
                 checkpoint=saver.after_pass,
                 stage=stage,
             )
@@ -185,9 +181,6 @@ def _seed(engine: Engine, data: PreparedData, config: KMeansConfig, samples: Sam
     if len(centers) < config.n_clusters and not config.allow_fewer:
         raise too_few_distinct(data, config.n_clusters, len(centers))
     seeds: Floats = centers.astype(np.float64)
-    group = sharing_centers(len(seeds))
-    if group > 1 and isinstance(config.init, str):  # users number their own centres
-        seeds = seeds[neighbour_order(seeds, group)]
     return LloydState(seeds, rung=rung)
 
 

@@ -21,7 +21,7 @@ from distclust.engines.events import IterationEnded, StageEnded, StageStarted
 from distclust.engines.protocol import Engine, StepContext
 from distclust.kernels.lloyd import accumulate, accumulate_moved, farthest, fixed_sums, row_sqdist, row_sqnorm
 from distclust.kernels.updates import cluster_means, step_beyond
-from distclust.ops.bounds import BoundedPass, bounds_pay, level_step, sharing_centers
+from distclust.ops.bounds import BoundedPass, bounds_pay, level_step
 from distclust.ops.centers import CenterSet
 from distclust.ops.near import NearCenters
 from distclust.ops.profile import PreparedData
@@ -308,8 +308,6 @@ class _Memory:
     """Sums under the centres before the state's."""
     bound_step: float | None = None
     """Distance between two levels of the rows' bounds, once bounds pay."""
-    group: int = 1
-    """Centres that share a bound."""
     known: tuple[tuple[Floats, CenterSet], ...] = ()
     """Centres of the last passes, as they were shared: what workers derive from them is derived once."""
 
@@ -347,7 +345,7 @@ def _iterate(
     bounded = None
     if memory.bound_step is not None:
         assert not isinstance(previous, NearCenters)
-        bounded = BoundedPass(memory.bound_step, previous, centers, memory.group)
+        bounded = BoundedPass(memory.bound_step, previous, centers)
     lists_of = None if anchor is None else memory.center_set(anchor, data)
     value = LloydValue(centers, lists_of, previous, memory.totals is None, data.scales, scale, bounded)
     with engine.share(value) as shared:
