@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from distclust.algorithms.bisecting_config import BisectingConfig
 from distclust.algorithms.kmeans import Checkpointed
-from distclust.algorithms.vectors import block_centers, stored_vectors
 from distclust.algorithms.lloyd import Iteration, history_from_json, history_to_json
 from distclust.algorithms.splitting import (
     Part,
@@ -32,6 +31,7 @@ from distclust.algorithms.splitting import (
     axis_width,
     last_hash,
 )
+from distclust.algorithms.vectors import block_centers, stored_vectors
 from distclust.artifacts.checkpoint import Checkpoint, Checkpoints
 from distclust.engines.events import IterationEnded, StageEnded, StageStarted
 from distclust.engines.protocol import Engine

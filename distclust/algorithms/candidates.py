@@ -221,9 +221,7 @@ def kmeans_parallel(engine: Engine, data: PreparedData, k: int, *, seed: int, st
     return rows, mass
 
 
-def spread(
-    engine: Engine, data: PreparedData, count: int, *, seed: int, stage: int, rough: bool = True
-) -> Candidates:
+def spread(engine: Engine, data: PreparedData, count: int, *, seed: int, stage: int, rough: bool = True) -> Candidates:
     """Draw ``count`` rows by squared distance, in draws that first grow and then are a fourth of ``count``.
 
     All draws together cost one assignment to ``count`` centres; k-means|| costs one for each 2 k candidates and has
@@ -237,8 +235,8 @@ def spread(
     seed, stage : int
         Key of the draws.
     rough : bool, default=True
-        Draw by distances to candidates that are nearly nearest, for a third of the work; again by exact ones should a row
-        come out that equals an earlier one.
+        Draw by distances to candidates that are nearly nearest, for a third of the work; again by exact ones should a
+        row come out that equals an earlier one.
     """
     first = draw_rows(engine, data.pinned, 1, seed=seed, stage=stage + STAGE_FIRST)
     value = replace(_with(data, None, first.rows), rough=rough)

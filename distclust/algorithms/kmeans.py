@@ -17,7 +17,14 @@ from distclust.algorithms.lloyd import (
     history_to_json,
     run_lloyd,
 )
-from distclust.algorithms.progressive import Samples, ladder, list_plan, seeding_rung, stride, takes_lists
+from distclust.algorithms.progressive import (
+    Samples,
+    ladder,
+    list_plan,
+    seeding_rung,
+    stride,
+    takes_lists,
+)
 from distclust.algorithms.seeding import initial_centers
 from distclust.algorithms.vectors import block_centers, stored_vectors
 from distclust.artifacts.checkpoint import Checkpoint, Checkpoints
@@ -114,7 +121,7 @@ def fit_kmeans(
     if n < k:
         config = _fewer(config, n)
     # Lists of near centres depend on the axes: they belong to the fit then, not to how it is carried out.
-    if config.algorithm == "auto" or takes_lists(data, config):
+    if config.algorithm == "auto" or takes_lists(data, config, k):
         data = replace(data, head=find_head(engine, data, config.n_clusters))
     samples = Samples(engine, data, config)
     saver = _Saver(None if run is None else run.checkpoints("kmeans"), checkpoint_seconds)
@@ -135,7 +142,7 @@ def _climb(data: PreparedData, config: KMeansConfig, samples: Samples, state: Ll
     """Run Lloyd on every sample from the state's on; each begins where the one before ended."""
     rungs = ladder(data.moments.n_rows, config)
     far = stride(data.moments.n_rows, config)
-    listed = takes_lists(data, config)
+    listed = takes_lists(data, config, len(state.centers))  # there may be fewer seeds than clusters wanted
     while True:
         rung = rungs[state.rung]
         part, sampled, settings = samples.on(rung)

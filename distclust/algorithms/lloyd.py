@@ -225,8 +225,8 @@ class LloydState:
     by_lists : int
         Passes by the lists of ``anchor``, after the one that made them.
     next_pass : {"all", "anchor", "lists", "last"}
-        Whether the next pass finds the nearest of all centres, makes lists, or uses those of ``anchor``. A last one finds
-        the nearest, and if it changes little, leaves centres and labels as they are.
+        Whether the next pass finds the nearest of all centres, makes lists, or uses those of ``anchor``. A last one
+        finds the nearest, and if it changes little, leaves centres and labels as they are.
     """
 
     centers: Floats
@@ -384,7 +384,12 @@ def _iterate(
     elif following == "last":
         new = representable(data, means)
     elif not (
-        finished or entry.iteration == config.max_iter or risen or state.iteration == 0 or reassigned or stats.moved == 0
+        finished
+        or entry.iteration == config.max_iter
+        or risen
+        or state.iteration == 0
+        or reassigned
+        or stats.moved == 0
     ):
         # The step of the seeds, and that of an empty cluster to a far row, say nothing about where centres are going.
         telling = state.iteration > 1 and not state.history[-1].reassigned

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from distclust.algorithms.vectors import block_centers
 from distclust.algorithms.kmeans_config import KMeansConfig
 from distclust.algorithms.seeding import initial_centers
+from distclust.algorithms.vectors import block_centers
 from distclust.engines.protocol import Engine
 from distclust.errors import DataError
 from distclust.kernels.lloyd import row_sqnorm

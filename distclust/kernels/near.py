@@ -1,8 +1,9 @@
 """Centres near each row by products of bytes, and rows compared with these few: for passes that need no proof.
 
 A list has the 16 centres of lowest score, of rows and centres rounded to bytes as `distclust.kernels.screened` rounds
-them; with axes, of their coordinates on these. Made under some centres, it serves passes over later ones, which then cost 16
-products a row, whatever the number of centres. A label found so is mostly, not always, that of the nearest centre.
+them; with axes, of their coordinates on these. Made under some centres, it serves passes over later ones, which then
+cost 16 products a row, whatever the number of centres. A label found so is mostly, not always, that of the nearest
+centre.
 
 Nothing here depends on the machine: products of bytes are integers, all else has a fixed order.
 
@@ -109,7 +110,8 @@ def nearest_roughly(
     Examples
     --------
     >>> from distclust.kernels.nearest import pack_centers
-    >>> nearest_roughly(np.array([[2.2]], np.float32), pack_centers(np.arange(9, dtype=np.float32)[:, None]), None).tolist()
+    >>> packed = pack_centers(np.arange(9, dtype=np.float32)[:, None])
+    >>> nearest_roughly(np.array([[2.2]], np.float32), packed, None).tolist()
     [2]
     """
     x = read_argument(x, "x", "float32", (None, packed.n_dims))

@@ -1,0 +1,260 @@
+"""Passes by lists of near centres: the same bits everywhere, checkpoints, labels proven at the end, quality."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distclust.algorithms import candidates, lloyd, progressive
+from distclust.algorithms.kmeans import fit_kmeans
+from distclust.algorithms.kmeans_config import KMeansConfig
+from distclust.algorithms.lloyd import ListPlan, LloydState, run_lloyd
+from distclust.engines.local import LocalEngine
+from distclust.engines.protocol import Engine
+from distclust.kernels.lloyd import row_sqdist
+from distclust.kernels.nearest import assign_nearest, pack_centers
+from distclust.ops import near
+from distclust.ops.assign import predict
+from distclust.testing.hostile import HostileEngine
+from tests.algorithms.rows import prepared, random_sizes
+from tests.algorithms.test_kmeans_bits import KINDS, adversarial, fit_bits
+
+K, WIDTH = 70, 48
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    with LocalEngine(2) as opened:
+        yield opened
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Take lists on small data; count how often lists are made and used."""
+    monkeypatch.setattr(progressive, "LIST_CLUSTERS", (64, 1 << 16))
+    monkeypatch.setattr(progressive, "LEAST_SAMPLE", 1000)
+    seen: Counter[str] = Counter()
+
+    def counted(name: str) -> Callable[..., Any]:
+        plain = getattr(near, name)
+
+        def call(*arguments: Any) -> Any:
+            seen[name] += 1
+            return plain(*arguments)
+
+        return call
+
+    for name in ("list_near", "assign_listed"):
+        monkeypatch.setattr(near, name, counted(name))
+    return seen
+
+
+def blobs(n: int = 6000, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    centers = rng.normal(size=(40, WIDTH)) * 2
+    return (centers[rng.integers(0, 40, n)] + rng.normal(size=(n, WIDTH))).astype(np.float32)
+
+
+def config(**more: Any) -> KMeansConfig:
+    return KMeansConfig(**{"n_clusters": K, "fit_mode": "progressive", "seed": 3, "max_iter": 20, **more})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_engines_partitions_and_algorithms_agree_on_every_bit(kind: str, metric: Any, calls: Counter[str]) -> None:
+    rng = np.random.default_rng(1)
+    X = adversarial(rng, 4000, WIDTH, kind)
+    settings = config(metric=metric, rtol=1e-3, allow_fewer=True)
+    with LocalEngine(2) as local, HostileEngine(1) as hostile:
+        whole = fit_bits(local, X, None, settings)
+        if metric == "euclidean" or kind not in ("offset", "line"):  # there all rows have one direction, or two
+            assert calls["assign_listed"] >= calls["list_near"] > 0
+        assert fit_bits(local, X, random_sizes(rng, 4000, 5), replace(settings, algorithm="lloyd")) == whole
+        assert fit_bits(hostile, X, random_sizes(rng, 4000, 7), settings) == whole
+
+
+def test_weighted_rows_agree(calls: Counter[str]) -> None:
+    rng = np.random.default_rng(2)
+    X, weights = blobs(), rng.choice([0.0, 0.5, 3.0], 6000)
+    with LocalEngine(1) as local, HostileEngine(2) as hostile:
+        whole = fit_bits(local, X, None, config(), weights=weights)
+        assert calls["assign_listed"]
+        assert fit_bits(hostile, X, random_sizes(rng, 6000, 6), config(), weights=weights) == whole
+
+
+@pytest.mark.parametrize("rtol", [1e-2, 1e-3, 1e-5])
+def test_labels_in_the_end_are_the_nearest_of_all_centres(rtol: float, engine: Engine, calls: Counter[str]) -> None:
+    X = blobs()
+    with prepared(engine, X) as data:
+        result = fit_kmeans(engine, data, config(rtol=rtol, max_iter=100))
+        assert result.converged
+        asked = calls["assign_listed"]
+        labels = predict(engine, data.pinned, result.centers)
+        assert calls["assign_listed"] == asked
+        rows = (X.astype(np.float64) - data.offset).astype(np.float32)
+        np.testing.assert_array_equal(labels, assign_nearest(rows, pack_centers(result.centers.rows))[0])
+        # The last pass looked at all centres and left them: its inertia is that of the result.
+        inertia = row_sqdist(rows, result.centers.rows, labels).sum()
+        assert result.history[-1].inertia == pytest.approx(inertia, rel=1e-12)
+
+
+def test_labels_of_the_last_pass_serve_the_result(
+    engine: Engine, calls: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with prepared(engine, blobs()) as data:
+        result = fit_kmeans(engine, data, config(rtol=1e-3))
+        assert result.converged
+        monkeypatch.setattr("distclust.ops.centers.assign_labels", lambda *_: pytest.fail("labels were found again"))
+        assert len(predict(engine, data.pinned, result.centers)) == 6000
+
+
+def test_inertia_is_that_of_passes_over_all_centres(
+    engine: Engine, calls: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with prepared(engine, blobs(9000)) as data:
+        by_lists = fit_kmeans(engine, data, config()).history[-1].inertia
+        assert calls["assign_listed"]
+        monkeypatch.setattr(progressive, "LIST_CLUSTERS", (1000, 1 << 16))
+        calls.clear()
+        exact = fit_kmeans(engine, data, config()).history[-1].inertia
+        assert not calls
+    assert by_lists <= 1.01 * exact
+
+
+@pytest.mark.parametrize(
+    ("clusters", "width", "precision"), [(K, 47, "float32"), (K, 48, "float64"), (60, 48, "float32")]
+)
+def test_no_lists_where_they_do_not_pay(
+    clusters: int, width: int, precision: Any, engine: Engine, calls: Counter[str]
+) -> None:
+    X = np.random.default_rng(0).normal(size=(3000, width))
+    with prepared(engine, X, precision=precision) as data:
+        fit_kmeans(engine, data, config(n_clusters=clusters, max_iter=3))
+    assert not calls
+
+
+def test_no_lists_in_plain_fits(engine: Engine, calls: Counter[str]) -> None:
+    X = blobs()
+    with prepared(engine, X) as data:
+        fit_kmeans(engine, data, config(fit_mode="full", max_iter=3))
+        fit_kmeans(engine, data, config(fit_mode="auto", max_iter=3))
+        fit_kmeans(engine, data, config(init=X[:K].astype(np.float64), max_iter=3))
+    assert not calls
+
+
+class Kept:
+    """Checkpoints in memory: every step is kept, as JSON and copies of the arrays."""
+
+    def __init__(self, start: int | None = None, steps: list[Any] | None = None) -> None:
+        self.steps: list[Any] = [] if steps is None else steps
+        self._start = start
+
+    def checkpoints(self, name: str) -> Kept:
+        return self
+
+    def save(self, step: int, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        self.steps.append((json.dumps(state), {name: array.copy() for name, array in arrays.items()}))
+
+    def load(self) -> SimpleNamespace | None:
+        if self._start is None:
+            return None
+        state, arrays = self.steps[self._start]
+        return SimpleNamespace(state=json.loads(state), arrays=arrays)
+
+
+def test_a_fit_goes_on_from_any_pass_with_the_same_bits(engine: Engine, calls: Counter[str]) -> None:
+    X, kept = blobs(), Kept()
+    with prepared(engine, X) as data:
+        whole = fit_kmeans(engine, data, config(rtol=1e-3), kept)
+    states = [json.loads(state)["state"] for state, _ in kept.steps[:-1]]
+    assert {"anchor", "lists", "last"} <= {state["next_pass"] for state in states}
+    assert {True, False} == {"state-anchor" in arrays for _, arrays in kept.steps}
+    for start in range(len(states)):
+        with prepared(engine, X, [2500, 3500]) as data:  # nothing is left of labels and lists
+            again = fit_kmeans(engine, data, config(rtol=1e-3), Kept(start, list(kept.steps)))
+        assert again.vectors.tobytes() == whole.vectors.tobytes()
+        assert [h.inertia for h in again.history] == [h.inertia for h in whole.history]
+
+
+def test_lists_are_made_anew_as_planned(engine: Engine, calls: Counter[str]) -> None:
+    X = blobs()
+    with prepared(engine, X) as data:
+        state = LloydState(X[:K].astype(np.float64) - data.offset)
+        plan, kinds = ListPlan((1, 3), confirm=True), []
+        run_lloyd(
+            engine,
+            data,
+            config(rtol=0.0, tol=0.0, max_iter=11),
+            state,
+            stride=progressive.FAR,
+            lists=plan,
+            checkpoint=lambda after: kinds.append(after.next_pass),
+        )
+    assert kinds == [
+        "lists",
+        "anchor",
+        "lists",
+        "lists",
+        "lists",
+        "anchor",
+        "lists",
+        "lists",
+        "lists",
+        "anchor",
+        "lists",
+    ]
+
+
+def test_an_empty_cluster_waits_for_a_pass_over_all_centres(engine: Engine, calls: Counter[str]) -> None:
+    X = blobs()
+    with prepared(engine, X) as data:
+        seeds = X[:K].astype(np.float64) - data.offset
+        seeds[5] = 1e3  # no row is near
+        after: list[LloydState] = []
+        run_lloyd(
+            engine,
+            data,
+            config(max_iter=2),
+            LloydState(seeds, anchor=seeds, anchors=1, next_pass="lists"),
+            lists=ListPlan((1, 3), confirm=True),
+            checkpoint=after.append,
+        )
+    assert [state.history[-1].reassigned for state in after] == [0, 1]
+    assert after[0].empty == (5,)
+    assert after[1].empty == ()
+
+
+def test_rows_that_repeat_do_not_become_two_seeds(
+    engine: Engine, calls: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(4)
+    distinct = rng.normal(size=(1200, WIDTH)).astype(np.float32)
+    distinct[1::2] = distinct[::2] + np.float32(5e-3)  # too near for bytes to tell them apart
+    X = np.repeat(distinct, 5, axis=0)
+    ways: list[bool] = []
+    plain = candidates.spread
+
+    def noted(*arguments: Any, rough: bool = True, **more: Any) -> Any:
+        ways.append(rough)
+        return plain(*arguments, rough=rough, **more)
+
+    monkeypatch.setattr(candidates, "spread", noted)
+    with prepared(engine, X) as data:
+        found = noted(engine, data, 1160, seed=0, stage=0)
+    assert ways == [True, False]
+    assert len({row.tobytes() for row in found.rows}) == len(found.rows) == 1160
+
+
+def test_the_history_of_a_list_pass_is_of_its_labels(engine: Engine, calls: Counter[str]) -> None:
+    with prepared(engine, blobs()) as data:
+        result = fit_kmeans(engine, data, config(rtol=1e-3))
+    inertia = [entry.inertia for entry in result.history if entry.rows == 6000]
+    assert inertia[-1] == min(inertia)
+    assert lloyd.LIST_RTOL < 1
