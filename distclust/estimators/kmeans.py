@@ -45,10 +45,11 @@ class KMeans(CenterEstimator):
     rtol : float, default=1e-4
         Stop when a pass lowers the inertia by less than this share; 0 switches the rule off.
     fit_mode : {"auto", "full", "progressive"}, default="auto"
-        ``progressive`` runs the first passes on growing samples; ``auto`` does so where it pays. ``full`` is plain
-        Lloyd on all rows from seeds found among all rows; so is a fit from given centres.
+        ``progressive`` runs the first passes on growing samples, and from 256 clusters on most passes by lists of centres
+        near each row; ``auto`` does so where it pays. Labels are those of the nearest centres in each case. ``full`` is
+        plain Lloyd on all rows from seeds found among all rows; so is a fit from given centres.
     algorithm : {"auto", "lloyd"}, default="auto"
-        ``auto`` skips distances that bounds exclude, where that pays; ``lloyd`` never does. The bits are the same.
+        ``auto`` skips distances that bounds exclude, where that pays; ``lloyd`` keeps no bounds. The bits are the same.
     strategy : {"auto", "flat", "two-level"}, default="auto"
         ``two-level`` clusters inside about sqrt(n_clusters) cells, for very many clusters; ``auto`` does so from 20 000
         on. It groups rows through files in scratch. Above 50 000 clusters rows are labelled by the nearest centre of
