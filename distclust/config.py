@@ -211,10 +211,11 @@ class LloydJob(DataJob):
     tol: float = Field(1e-4, ge=0, description="Stop at this share of the mean variance as centre movement.")
     rtol: float = Field(1e-4, ge=0, description="Stop when a pass gains less than this share of inertia.")
     fit_mode: Literal["auto", "full", "progressive"] = Field(
-        "auto", description="First passes on growing samples: never, always, or where it pays."
+        "auto",
+        description="First passes on samples, and most by lists of near centres: never, always, or where it pays.",
     )
     algorithm: Literal["auto", "lloyd"] = Field(
-        "auto", description="auto skips distances that bounds exclude; lloyd computes all. The bits are the same."
+        "auto", description="auto skips distances that bounds exclude; lloyd keeps no bounds. The bits are the same."
     )
     n_init: int = Field(1, ge=1, description="Initialisations; the best is kept.")
     seed: int = Field(0, ge=0, lt=2**64, description="Key of all random draws.")

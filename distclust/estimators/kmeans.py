@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from distclust.algorithms.kmeans import KMeansResult, fit_kmeans
-from distclust.algorithms.vectors import block_centers, stored_type
 from distclust.algorithms.kmeans_config import AlgorithmName, FitMode, InitName, KMeansConfig, StrategyName
 from distclust.algorithms.online import RunningCenters, add_batch, first_centers
 from distclust.algorithms.two_level import fit_two_level, is_two_level
+from distclust.algorithms.vectors import block_centers, stored_type
 from distclust.artifacts.model import Model, check_metric, load_model
 from distclust.data.refs import Metric
 from distclust.engines.protocol import Engine
@@ -45,9 +45,9 @@ class KMeans(CenterEstimator):
     rtol : float, default=1e-4
         Stop when a pass lowers the inertia by less than this share; 0 switches the rule off.
     fit_mode : {"auto", "full", "progressive"}, default="auto"
-        ``progressive`` runs the first passes on growing samples, and from 256 clusters on most passes by lists of centres
-        near each row; ``auto`` does so where it pays. Labels are those of the nearest centres in each case. ``full`` is
-        plain Lloyd on all rows from seeds found among all rows; so is a fit from given centres.
+        ``progressive`` runs the first passes on growing samples, and from 256 clusters on most passes by lists of
+        centres near each row; ``auto`` does so where it pays. Labels are those of the nearest centres in each case.
+        ``full`` is plain Lloyd on all rows from seeds found among all rows; so is a fit from given centres.
     algorithm : {"auto", "lloyd"}, default="auto"
         ``auto`` skips distances that bounds exclude, where that pays; ``lloyd`` keeps no bounds. The bits are the same.
     strategy : {"auto", "flat", "two-level"}, default="auto"
