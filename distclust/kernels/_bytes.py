@@ -82,34 +82,6 @@ def four_bits(typing_context, mask, first, out):
 
 
 @intrinsic
-def fold_bytes(typing_context, single, count, out):
-    """Store the least of each `PAIRS` bytes in turn; `count` of them, a multiple of 16."""
-
-    def codegen(context, builder, signature, arguments):
-        single, count, out = arguments
-        emit = Emitter(builder, "float32")
-        together = ir.VectorType(_I8, _LANES * PAIRS)
-
-        def body(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-            at = emit.place(single, builder.mul(i, ir.Constant(I64, PAIRS)), 1)
-            values = emit.load(at, together, 1)
-            least = None
-            for part in range(PAIRS):
-                mask = ir.Constant(emit.indices, list(range(part, _LANES * PAIRS, PAIRS)))
-                taken = builder.shuffle_vector(values, values, mask)
-                least = (
-                    taken if least is None else builder.select(builder.icmp_unsigned("<", taken, least), taken, least)
-                )
-            emit.store(least, emit.place(out, i, 1), 1)
-            return []
-
-        emit.loop(ir.Constant(I64, 0), count, _LANES, [], body)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), codegen
-
-
-@intrinsic
 def count_bits(typing_context, mask):
     """Return the number of set bits of a uint64."""
 

@@ -56,6 +56,28 @@ def make_row_sqnorm(dtype: str) -> Any:
     return row_sqnorm
 
 
+@intrinsic
+def prefetch(typing_context, start, count):
+    """Ask for `count` bytes from an address on, to be written soon. It need not be mapped."""
+
+    def codegen(context, builder, signature, arguments):
+        start, count = arguments
+        emit = Emitter(builder, "float64")
+        pointer = ir.IntType(8).as_pointer()
+        kinds = [pointer, I32, I32, I32]
+        ask = builder.module.declare_intrinsic("llvm.prefetch.p0", (), ir.FunctionType(ir.VoidType(), kinds))
+
+        def line(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            place = builder.inttoptr(builder.add(start, i), pointer)
+            builder.call(ask, [place, ir.Constant(I32, 1), ir.Constant(I32, 3), ir.Constant(I32, 1)])
+            return []
+
+        emit.loop(ir.Constant(I64, 0), count, 64, [], line)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
 def make_add_row(dtype: str) -> Any:
     """Return ``add_row(x, w, scales, sums, d)``: ``sums[i] += rint(w * x[i] * scales[i])`` in int64."""
 
@@ -66,18 +88,12 @@ def make_add_row(dtype: str) -> Any:
             emit = Emitter(builder, "float64")
 
             def step(lanes: int) -> Any:
-                kind = ir.DoubleType() if lanes == 1 else emit.vector
                 whole = I64 if lanes == 1 else ir.VectorType(I64, lanes)
-                weight = w if lanes == 1 else emit.splat(w)
-                suffix = "f64" if lanes == 1 else f"v{lanes}f64"
-                rint = builder.module.declare_intrinsic(f"llvm.rint.{suffix}", (), ir.FunctionType(kind, [kind]))
+                term_of = _term(emit, dtype, x, w, scales, lanes)
 
                 def add(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-                    weighted = builder.fmul(weight, _widened(emit, dtype, x, i, lanes))
-                    scaled = builder.fmul(weighted, emit.load(emit.place(scales, i), kind, 8))
-                    term = _to_int64(emit, builder.call(rint, [scaled]), lanes)
                     total = emit.place(sums, i)
-                    emit.store(builder.add(emit.load(total, whole, 8), term), total, 8)
+                    emit.store(builder.add(emit.load(total, whole, 8), term_of(i)), total, 8)
                     return []
 
                 return add
@@ -90,6 +106,55 @@ def make_add_row(dtype: str) -> Any:
         return types.void(types.int64, types.float64, types.int64, types.int64, types.int64), codegen
 
     return add_row
+
+
+def make_move_row(dtype: str) -> Any:
+    """Return ``move_row(x, w, scales, old, new, d)``: take the terms of `make_add_row` from one row of sums to another."""
+
+    @intrinsic
+    def move_row(typing_context, x, w, scales, old, new, d):
+        def codegen(context, builder, signature, arguments):
+            x, w, scales, old, new, d = arguments
+            emit = Emitter(builder, "float64")
+
+            def step(lanes: int) -> Any:
+                whole = I64 if lanes == 1 else ir.VectorType(I64, lanes)
+                term_of = _term(emit, dtype, x, w, scales, lanes)
+
+                def move(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                    term = term_of(i)
+                    for sums, change in ((old, builder.sub), (new, builder.add)):
+                        total = emit.place(sums, i)
+                        emit.store(change(emit.load(total, whole, 8), term), total, 8)
+                    return []
+
+                return move
+
+            groups = builder.and_(d, ir.Constant(I64, -_LANES))
+            emit.loop(ir.Constant(I64, 0), groups, _LANES, [], step(_LANES))
+            emit.loop(groups, d, 1, [], step(1))
+            return context.get_dummy_value()
+
+        kinds = [types.int64, types.float64, *[types.int64] * 4]
+        return types.void(*kinds), codegen
+
+    return move_row
+
+
+def _term(emit: Emitter, dtype: str, x: ir.Value, w: ir.Value, scales: ir.Value, lanes: int) -> Any:
+    """Return what emits ``rint(w * x[i] * scales[i])`` as int64."""
+    builder = emit.ir
+    kind = ir.DoubleType() if lanes == 1 else emit.vector
+    weight = w if lanes == 1 else emit.splat(w)
+    suffix = "f64" if lanes == 1 else f"v{lanes}f64"
+    rint = builder.module.declare_intrinsic(f"llvm.rint.{suffix}", (), ir.FunctionType(kind, [kind]))
+
+    def term(i: ir.Value) -> ir.Value:
+        weighted = builder.fmul(weight, _widened(emit, dtype, x, i, lanes))
+        scaled = builder.fmul(weighted, emit.load(emit.place(scales, i), kind, 8))
+        return _to_int64(emit, builder.call(rint, [scaled]), lanes)
+
+    return term
 
 
 def _to_int64(emit: Emitter, value: ir.Value, lanes: int) -> ir.Value:

@@ -9,10 +9,7 @@ the scores of `assign_nearest` decide.
 
 Bounds decide what is computed, never its result: every comparison leaves room for the rounding of those scores.
 
-Centres that lie together may share a bound: that of the nearest of four, but for the row's own centre. It takes a
-quarter of the memory and excludes fewer centres; see `distclust.kernels.order` for an order in which they lie together.
-
-Axis letters: n rows, d dimensions, k centres, w groups of centres padded to words of 64.
+Axis letters: n rows, d dimensions, k centres, w centres padded to words of 64.
 """
 
 from __future__ import annotations
@@ -31,7 +28,6 @@ from distclust.kernels._bytes import (
     WORD,
     count_bits,
     first_floor,
-    fold_bytes,
     four_bits,
     lower_bytes,
     make_first_bytes,
@@ -92,41 +88,33 @@ class Bounds:
     data : uint8 array
         See `bounds_bytes`; kept and passed on as one piece, so that levels never meet floors of another pass.
     n, k : int
-    group : int, default=1
-        Centres that share a bound, one of `GROUPS`: numbers 0 ... group - 1, and so on.
     """
 
-    def __init__(self, data: npt.NDArray[np.uint8], n: int, k: int, group: int = 1) -> None:
+    def __init__(self, data: npt.NDArray[np.uint8], n: int, k: int) -> None:
         self.data = data
-        self.group = group
-        width = _words(k, group) * WORD
+        width = _padded(k)
         cut = n * width
         self.levels: npt.NDArray[np.uint8] = data[:cut].reshape(n, width)
-        """uint8 [n, w]; where a group has more than one centre, the row's own one does not count."""
+        """uint8 [n, w]"""
         self.rows: npt.NDArray[np.float64] = data[cut:].view(np.float64).reshape(n, _KNOWN)
         """float64 [n, 3]: floor (not negative, a float32), squared length, squared distance to the row's centre."""
 
     @classmethod
-    def empty(cls, n: int, k: int, group: int = 1) -> Bounds:
+    def empty(cls, n: int, k: int) -> Bounds:
         """Make room for bounds, whatever it holds."""
-        return cls(_aligned((bounds_bytes(n, k, group),), np.uint8), n, k, group)
+        return cls(_aligned((bounds_bytes(n, k),), np.uint8), n, k)
 
 
 _KNOWN = 3
 
-GROUPS = (1, PAIRS)
-"""Centres that may share a bound: products are taken of one row and so many centres."""
+
+def bounds_bytes(n: int, k: int) -> int:
+    """Return the bytes that bounds of n rows and k centres take."""
+    return n * (_padded(k) + 8 * _KNOWN)
 
 
-def bounds_bytes(n: int, k: int, group: int = 1) -> int:
-    """Return the bytes that bounds of n rows and k centres take, some of which share one."""
-    return n * (_words(k, group) * WORD + 8 * _KNOWN)
-
-
-def _words(k: int, group: int) -> int:
-    if group not in GROUPS:
-        raise ValueError(f"group is {group}; {GROUPS} are allowed.")
-    return -(-k // (group * WORD))
+def _padded(k: int) -> int:
+    return -(-k // WORD) * WORD
 
 
 def quick_centers(centers: np.ndarray) -> QuickCenters:
@@ -153,25 +141,23 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def level_falls(old: np.ndarray, new: np.ndarray, step: float, group: int = 1) -> npt.NDArray[np.uint8]:
-    """Return by how many levels the bounds of each centre, or group, fall when it moves; 0 only if none does.
+def level_falls(old: np.ndarray, new: np.ndarray, step: float) -> npt.NDArray[np.uint8]:
+    """Return by how many levels the bounds of each centre fall when it moves; 0 only if it does not.
 
     Parameters
     ----------
     old, new : float32 or float64 [k, d]
     step : float
         Distance between two levels.
-    group : int, default=1
-        Centres that share a bound.
 
     Returns
     -------
     uint8 [w]
     """
     moves = np.sqrt(((new.astype(np.float64) - old) ** 2).sum(axis=1))
-    falls = np.zeros(_words(len(new), group) * WORD * group, np.uint8)
+    falls = np.zeros(_padded(len(new)), np.uint8)
     falls[: len(new)] = np.clip(np.ceil(moves * (1 + 1e-6) / step), (old != new).any(axis=1), 255)
-    return falls.reshape(-1, group).max(axis=1)
+    return falls
 
 
 def first_bounds(
@@ -180,7 +166,6 @@ def first_bounds(
     packed: PackedCenters,
     step: float,
     screened: ScreenedCenters | None = None,
-    group: int = 1,
     heads: HeadRows | None = None,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64], Bounds]:
     """Find the nearest centre of every row from all distances, and keep these as bounds.
@@ -196,8 +181,6 @@ def first_bounds(
         Distance between two levels; 255 of them should reach from a row's nearest centre over those that may become it.
     screened : ScreenedCenters, optional
         The same centres, as `screen_centers` gives them: with it bounds are looser, and made three times as fast.
-    group : int, default=1
-        Centres that share a bound, one of `GROUPS`.
     heads : HeadRows, optional
         What `head_rows` gives for ``x`` and the axes of ``screened``, where it is known.
 
@@ -210,11 +193,11 @@ def first_bounds(
     bounds : Bounds
     """
     x = read_argument(x, "x", packed.panels.dtype.name, (None, packed.n_dims))
-    bounds = Bounds.empty(len(x), packed.n_clusters, group)
+    bounds = Bounds.empty(len(x), packed.n_clusters)
     if screened is None:
         labels = _first_bounds(x, packed, step, bounds)
     else:
-        labels = screen_rows(x, packed, screened, bounds.levels, bounds.rows, 1.0 / step, group, heads)
+        labels = screen_rows(x, packed, screened, bounds.levels, bounds.rows, 1.0 / step, heads)
     sqdist = row_sqdist(x, centers, labels)
     bounds.rows[:, 2] = sqdist
     return labels, sqdist, bounds
@@ -230,9 +213,8 @@ def _first_bounds(x: np.ndarray, packed: PackedCenters, step: float, bounds: Bou
     best = np.empty((_BLOCK_ROWS, lanes), x.dtype)
     index = np.empty((_BLOCK_ROWS, lanes), np.int32)
     lowest = np.empty(n + lanes, x.dtype)
-    single = np.full(bounds.levels.shape[1] * bounds.group, 255, np.uint8)
     _first_kernel(dtype, packed.tile)(
-        x, tail, packed.panels, packed.norms, scores, best, index, lowest, labels, single, bounds.levels, bounds.rows,
+        x, tail, packed.panels, packed.norms, scores, best, index, lowest, labels, bounds.levels, bounds.rows,
         (*_rounding(dtype, packed.n_dims), 1.0 / step),
     )  # fmt: skip
     return labels[:n]
@@ -284,7 +266,7 @@ def assign_bounded(
     """
     x = read_argument(x, "x", centers.rows.dtype.name, (None, centers.rows.shape[1]))
     n, k = len(x), len(centers.rows)
-    levels = write_argument(bounds.levels, "bounds", "uint8", (n, _words(k, bounds.group) * WORD))
+    levels = write_argument(bounds.levels, "bounds", "uint8", (n, _padded(k)))
     labels, sqdist, unsure = np.empty(n, np.int32), np.empty(n, np.float64), np.empty(n, np.int64)
     rounded = _aligned((centers.quick.shape[1],), np.int16)
     rounded[:] = 0
@@ -293,8 +275,7 @@ def assign_bounded(
         read_argument(own, "own", "int32", (n,)),
         *centers,
         rounded,
-        np.empty(k + bounds.group + 32, np.int32),
-        bounds.group,
+        np.empty(k + 32, np.int32),
         read_argument(falls, "falls", "uint8", (levels.shape[1],)),
         levels,
         write_argument(bounds.rows, "rows", "float64", (n, _KNOWN)),
@@ -361,17 +342,14 @@ def _first_kernel(dtype: str, tile: tuple[int, int]) -> Any:
     kind = np.float32 if dtype == "float32" else np.float64
 
     @jit(name=f"first_bounds_{dtype}_{rows}x{vectors}")
-    def first(x, tail, panels, norms, scores, best, index, lowest, labels, single, levels, known, rates):
+    def first(x, tail, panels, norms, scores, best, index, lowest, labels, levels, known, rates):
         n, d = x.shape
         rate, least, levels_per = rates
         k, w = norms.shape[0], levels.shape[1]
-        some = min(k, len(single))
-        shared = len(single) > w
         whole = n - n % rows
         x_at, tail_at, panels_at, norms_at = address(x), address(tail), address(panels), address(norms)
         scores_at, best_at, index_at = address(scores), address(best), address(index)
         lowest_at, labels_at, levels_at = address(lowest), address(labels), address(levels)
-        single_at = address(single)
         for start in range(0, n, _BLOCK_ROWS):
             stop = min(start + _BLOCK_ROWS, n)
             for p in range(panels.shape[0]):
@@ -397,15 +375,11 @@ def _first_kernel(dtype: str, tile: tuple[int, int]) -> Any:
                 known[r, 0], known[r, 1] = floor, square
                 scored = scores_at + (r - start) * k * size
                 first_bytes(
-                    scored, norms_at, some, kind(square - rate * square - least), kind(2.0 * rate), kind(floor),
-                    kind(levels_per), single_at if shared else levels_at + r * w,
+                    scored, norms_at, min(k, w), kind(square - rate * square - least), kind(2.0 * rate), kind(floor),
+                    kind(levels_per), levels_at + r * w,
                 )  # fmt: skip
-                if shared:
-                    single[labels[r]] = 255
-                    fold_bytes(single_at, w, levels_at + r * w)
-                else:
-                    for j in range(k, w):
-                        levels[r, j] = 255
+                for j in range(k, w):
+                    levels[r, j] = 255
 
     return first
 
@@ -420,13 +394,13 @@ def _bounded_kernel(dtype: str) -> Any:
     kind = np.float32 if dtype == "float32" else np.float64
 
     @jit(name="candidates")
-    def candidates(levels_at, falls_at, groups, threshold, own, ids_at):
-        """List the groups that bounds do not exclude, but for one (-1 for none); return their number."""
+    def candidates(levels_at, falls_at, k, threshold, own, ids_at):
+        """List the centres that bounds do not exclude, but for the row's own; return their number."""
         count = 0
-        for first in range(0, groups, WORD):
+        for first in range(0, k, WORD):
             mask = lower_bytes(levels_at + first, falls_at + first, threshold)
-            if first + WORD > groups:
-                mask &= (np.uint64(1) << np.uint64(groups - first)) - np.uint64(1)
+            if first + WORD > k:
+                mask &= (np.uint64(1) << np.uint64(k - first)) - np.uint64(1)
             if first <= own < first + WORD:
                 mask &= ~(np.uint64(1) << np.uint64(own - first))
             at = count
@@ -435,13 +409,6 @@ def _bounded_kernel(dtype: str) -> Any:
                 mask = four_bits(mask, first, ids_at + at * 4)
                 at += 4
         return count
-
-    @jit(name="least_of")
-    def least_of(values, start, stop):
-        least = values[start]
-        for i in range(start + 1, stop):
-            least = min(least, values[i])
-        return least
 
     @jit(name=f"best_score_{dtype}")
     def best_score(row_at, centers, ties, count):
@@ -461,12 +428,11 @@ def _bounded_kernel(dtype: str) -> Any:
 
     @jit(name=f"bounded_{dtype}")
     def bounded(
-        x, own, centers, quick, steps, sqnorms, rounded, sums, group, falls, levels, known, rates,
+        x, own, centers, quick, steps, sqnorms, rounded, sums, falls, levels, known, rates,
         labels, sqdist, unsure,
     ):  # fmt: skip
         n, d = x.shape
         k = centers.shape[0]
-        groups = -(-k // group)
         padded = quick.shape[1]
         rate, least, levels_per = rates
         # Arrays that are used by address alone must come from outside: numba frees its own after their last mention.
@@ -485,7 +451,7 @@ def _bounded_kernel(dtype: str) -> Any:
         for r in range(n):
             row_at, mine = x_at + r * d * size, own[r]
             near = known[r, 2]
-            if falls[mine // group]:
+            if falls[mine]:
                 near = sqdist_of_row(row_at, centers_at + mine * d * size, d)
             square = known[r, 1]
             limit = winner_limit(near, square, rate, least)
@@ -493,17 +459,9 @@ def _bounded_kernel(dtype: str) -> Any:
             reached = (np.sqrt(limit) * (1 + 1e-12) - floor) * levels_per
             threshold = 255 if reached >= 255 else 0 if reached < 0 else np.int64(reached)
             labels[r], sqdist[r] = mine, near
-            alone = mine if group == 1 else -1
-            count = candidates(levels_at + r * levels.shape[1], falls_at, groups, threshold, alone, ids_at)
+            count = candidates(levels_at + r * levels.shape[1], falls_at, k, threshold, mine, ids_at)
             if count == 0:
                 continue
-            if group > 1:
-                for i in range(count - 1, -1, -1):
-                    first = np.int64(ids[i]) * group
-                    for t in range(group):
-                        # The last group may have fewer centres; the row's own one stands for those.
-                        ids[i * group + t] = first + t if first + t < k else mine
-                count *= group
             pairs += count
             length = np.sqrt(square)
             scale, step, base, error = kind(0.0), 0.0, np.float32(square), 0.0
@@ -519,8 +477,7 @@ def _bounded_kernel(dtype: str) -> Any:
                 ids[i] = mine
             for i in range(count):
                 j = np.uint32(ids[i])
-                # The row's own centre, as one of a group, is infinitely far: it shall not count.
-                their_sqnorms[i], their_steps[i] = sqnorms[j] if ids[i] != mine else np.float32(np.inf), steps[j]
+                their_sqnorms[i], their_steps[i] = sqnorms[j], steps[j]
             for i in range(0, count, PAIRS):
                 products(rounded_at, quick_at, padded * 2, ids_at + i * 4, padded, sums_at + i * 4)
             slack = 2.0 * (length * unit_error + error * (_QUICK_LENGTH + 1.0 + unit_error))
@@ -528,12 +485,8 @@ def _bounded_kernel(dtype: str) -> Any:
                 sums_at, sqnorms_at, steps_at, count, base, np.float32(2.0 * step), np.float32(slack),
                 np.float32(floor), np.float32(levels_per), squares_at, fresh_at,
             )  # fmt: skip
-            if group == 1:
-                for i in range(count):
-                    levels[r, np.uint32(ids[i])] = fresh[i]
-            else:
-                for i in range(0, count, group):
-                    levels[r, np.uint32(ids[i] // group)] = least_of(fresh, i, i + group)
+            for i in range(count):
+                levels[r, np.uint32(ids[i])] = fresh[i]
             if lowest > limit:
                 continue
             nearest = near
@@ -562,16 +515,6 @@ def _bounded_kernel(dtype: str) -> Any:
                 label = best_score(row_at, centers, ties, near_ties)
                 labels[r] = label
                 sqdist[r] = sqdist_of_row(row_at, centers_at + label * d * size, d)
-            if group > 1 and (labels[r] != mine or near_ties > _MOST_SCORES):
-                # The centre that the row leaves counts from now on, the one that it goes to no longer does.
-                if near_ties <= _MOST_SCORES:
-                    for i in range(0, count, group):
-                        if ids[i] // group == labels[r] // group:
-                            fresh[i + labels[r] % group] = 255
-                            levels[r, labels[r] // group] = least_of(fresh, i, i + group)
-                level = (np.sqrt(near) * (1 - 2.0**-19) - floor) * levels_per
-                level = 255 if level >= 255 else 0 if level < 0 else np.int64(level)
-                levels[r, mine // group] = min(np.int64(levels[r, mine // group]), level)
         return pairs, found
 
     return bounded

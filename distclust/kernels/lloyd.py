@@ -13,7 +13,7 @@ import numpy.typing as npt
 from distclust.kernels._arguments import read_argument, weights_argument, write_argument
 from distclust.kernels._emit import SIZES, address
 from distclust.kernels._jit import jit, once
-from distclust.kernels._rows import make_add_row, make_row_sqdist, make_row_sqnorm
+from distclust.kernels._rows import make_add_row, make_move_row, make_row_sqdist, make_row_sqnorm, prefetch
 
 LOW_PART = 2.0**28
 """Steps of the low part of a two-part sum in one step of the high part."""
@@ -282,6 +282,8 @@ def _accumulate_kernel(dtype: str) -> Any:
         x_at, scales_at, sums_at = address(x), address(scales), address(sums)
         for r in range(n):
             j = labels[r]
+            if r + 1 < n:  # sums of many clusters are far away
+                prefetch(sums_at + max(labels[r + 1], 0) * d * 8, d * 8)
             if j >= 0:
                 w = weights[r] if weighted else 1.0
                 add_row(x_at + r * d * size, w, scales_at, sums_at + j * d * 8, d)
@@ -293,7 +295,7 @@ def _accumulate_kernel(dtype: str) -> Any:
 
 @once
 def _accumulate_moved_kernel(dtype: str) -> Any:
-    add_row = make_add_row(dtype)
+    add_row, move_row = make_add_row(dtype), make_move_row(dtype)
     size = SIZES[dtype]
 
     @jit(name=f"accumulate_moved_{dtype}")
@@ -301,18 +303,33 @@ def _accumulate_moved_kernel(dtype: str) -> Any:
         n, d = x.shape
         weighted = weights.shape[0] > 0
         x_at, scales_at, sums_at = address(x), address(scales), address(sums)
-        for r in range(n):
-            if old[r] == new[r]:
-                continue
-            # rint is odd, so a negative weight takes away exactly what the positive one added.
-            for j, w in ((old[r], -1.0), (new[r], 1.0)):
-                if j >= 0:
-                    if weighted:
-                        w *= weights[r]
-                    t = slot[j]
-                    add_row(x_at + r * d * size, w, scales_at, sums_at + t * d * 8, d)
-                    mass[t] += np.int64(np.rint(w * weight_scale))
-                    counts[t] += 1 if j == new[r] else -1
+        following = 0
+        while following < n and old[following] == new[following]:
+            following += 1
+        while following < n:
+            r = following
+            following += 1
+            while following < n and old[following] == new[following]:
+                following += 1
+            if following < n:  # what the next one needs is far away
+                prefetch(x_at + following * d * size, d * size)
+                prefetch(sums_at + slot[max(old[following], 0)] * d * 8, d * 8)
+                prefetch(sums_at + slot[max(new[following], 0)] * d * 8, d * 8)
+            w = weights[r] if weighted else 1.0
+            source, left, joined = x_at + r * d * size, old[r], new[r]
+            if left >= 0 and joined >= 0:
+                move_row(source, w, scales_at, sums_at + slot[left] * d * 8, sums_at + slot[joined] * d * 8, d)
+            elif joined >= 0:
+                add_row(source, w, scales_at, sums_at + slot[joined] * d * 8, d)
+            else:  # rint is odd, so a negative weight takes away exactly what the positive one added
+                add_row(source, -w, scales_at, sums_at + slot[left] * d * 8, d)
+            term = np.int64(np.rint(w * weight_scale))
+            if left >= 0:
+                mass[slot[left]] -= term
+                counts[slot[left]] -= 1
+            if joined >= 0:
+                mass[slot[joined]] += term
+                counts[slot[joined]] += 1
 
     return accumulate_moved
 

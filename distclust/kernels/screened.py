@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distclust.kernels._arguments import read_argument
-from distclust.kernels._bytes import first_floor, fold_bytes, make_first_bytes
+from distclust.kernels._bytes import first_floor, make_first_bytes
 from distclust.kernels._emit import address
 from distclust.kernels._jit import jit, once
 from distclust.kernels._machine import machine
@@ -179,7 +179,6 @@ def screen_rows(
     levels: npt.NDArray[np.uint8],
     known: npt.NDArray[np.float64],
     per_length: float,
-    group: int = 1,
     heads: HeadRows | None = None,
 ) -> npt.NDArray[np.int32]:
     """Do the work of `assign_labels`, and keep what the screen found as bounds where there is room for them.
@@ -194,12 +193,10 @@ def screen_rows(
         Takes floor and squared length of each row.
     per_length : float
         Levels of a unit of length.
-    group : int, default=1
-        Centres that share a level.
     heads : HeadRows, optional
         See `assign_labels`.
     """
-    labels, unsure = _screen(x, centers, heads, levels, known, per_length, group)
+    labels, unsure = _screen(x, centers, heads, levels, known, per_length)
     for at in range(0, len(unsure), _UNSURE_ROWS):
         chosen = unsure[at : at + _UNSURE_ROWS]
         labels[chosen] = assign_nearest(np.ascontiguousarray(x[chosen]), packed)[0]
@@ -213,7 +210,6 @@ def _screen(
     levels: npt.NDArray[np.uint8],
     known: npt.NDArray[np.float64],
     per_length: float,
-    group: int,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Return labels, and the rows whose label is not known."""
     n = len(x)
@@ -233,7 +229,6 @@ def _screen(
         np.empty(block),
         np.zeros(block, np.int32),
         np.empty(width + CANDIDATE_LANES, np.int32),
-        np.full(levels.shape[1] * group, 255, np.uint8),
     )
     at_once = max(n, 1) if centers.head is None else _HEAD_ROWS
     for start in range(0, n, at_once):
@@ -273,7 +268,7 @@ def _screen_kernel() -> Any:
     @jit(name="screen")
     def screen(
         x, heads, tails, centers, panels, floats, norms, settings,
-        quick, bounds, least, row_floats, rooms, row_sums, found, single, labels, unsure, levels, known,
+        quick, bounds, least, row_floats, rooms, row_sums, found, labels, unsure, levels, known,
     ):  # fmt: skip
         (n, d), h = x.shape, heads.shape[1]
         error, reach, per_length = settings
@@ -282,7 +277,7 @@ def _screen_kernel() -> Any:
         x_at, heads_at, centers_at, panels_at = address(x), address(heads), address(centers), address(panels)
         floats_at, norms_at, levels_at = address(floats), address(norms), address(levels)
         quick_at, bounds_at, least_at, found_at = address(quick), address(bounds), address(least), address(found)
-        row_floats_at, sums_at, single_at = address(row_floats), address(row_sums), address(single)
+        row_floats_at, sums_at = address(row_floats), address(row_sums)
         stride = quick.shape[1]
         panel_bytes = quads * QUAD * _WIDTH
         # Room for the rounding of a float32 score (d products and sums), and of the bounds themselves.
@@ -358,7 +353,6 @@ def _screen_kernel() -> Any:
                 labels[start + r] = place
             if levels.shape[1] == 0:
                 continue
-            shared = len(single) > levels.shape[1]
             for r in range(rows):
                 limit = least[r, 0]
                 square = row_sqnorm(x_at + (start + r) * d * 4, d)
@@ -367,14 +361,9 @@ def _screen_kernel() -> Any:
                     lower = np.float32(-np.inf)
                 floor = np.float32(first_floor(square + limit, per_length))
                 known[start + r, 0], known[start + r, 1] = floor, square
-                out = levels_at + (start + r) * levels.shape[1]
                 first_bytes(
-                    bounds_at + r * width * 4, norms_at, min(width, len(single)), lower, np.float32(0.0), floor,
-                    np.float32(per_length), single_at if shared else out,
+                    bounds_at + r * width * 4, norms_at, min(width, levels.shape[1]), lower, np.float32(0.0), floor,
+                    np.float32(per_length), levels_at + (start + r) * levels.shape[1],
                 )  # fmt: skip
-                if shared:
-                    if not unsure[start + r]:
-                        single[labels[start + r]] = 255
-                    fold_bytes(single_at, levels.shape[1], out)
 
     return screen

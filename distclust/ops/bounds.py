@@ -10,7 +10,6 @@ import numpy.typing as npt
 from distclust.data.block import Block
 from distclust.engines.protocol import StepContext
 from distclust.kernels.bounded import (
-    GROUPS,
     MOST_DIMS,
     Bounds,
     QuickCenters,
@@ -46,9 +45,6 @@ dimensions k=32   64  128  256  500 1000 2000
 
 ``tests/bench/kmeans_passes.py`` prints the pass by pass figures of larger sets."""
 
-LEAST_SHARING_CLUSTERS = 2048
-"""From how many clusters on four of them share a bound: see ``ops/DESIGN.md``."""
-
 MOST_MOVED = 0.25
 """Share of the rows that may still change cluster: about one in three do in a second pass, one in five in a third."""
 
@@ -67,11 +63,6 @@ def bounds_pay(n_clusters: int, width: int, moved_share: float) -> bool:
     return possible and n_clusters >= least and moved_share <= MOST_MOVED
 
 
-def sharing_centers(n_clusters: int) -> int:
-    """Return how many centres share a bound, if such as lie together have numbers side by side."""
-    return GROUPS[-1] if n_clusters >= LEAST_SHARING_CLUSTERS else 1
-
-
 def level_step(mean_sqdist: float) -> float:
     """Return the distance between two levels of bounds, from the mean squared distance of rows to their centres."""
     return REACH / LEVELS * max(float(np.sqrt(mean_sqdist)), 1e-30)
@@ -86,18 +77,15 @@ class BoundedPass:
         Distance between two levels of the bounds; the same from pass to pass.
     previous, centers : CenterSet
         Of the pass before (None in a first one), and of this one.
-    group : int, default=1
-        Centres that share a bound.
     """
 
-    def __init__(self, step: float, previous: CenterSet | None, centers: CenterSet, group: int = 1) -> None:
+    def __init__(self, step: float, previous: CenterSet | None, centers: CenterSet) -> None:
         self.step = step
         self.previous = previous
         self.centers = centers
-        self.group = group
 
-    def __reduce__(self) -> tuple[type[BoundedPass], tuple[float, CenterSet | None, CenterSet, int]]:
-        return BoundedPass, (self.step, self.previous, self.centers, self.group)
+    def __reduce__(self) -> tuple[type[BoundedPass], tuple[float, CenterSet | None, CenterSet]]:
+        return BoundedPass, (self.step, self.previous, self.centers)
 
     @cached_property
     def quick(self) -> QuickCenters:
@@ -108,7 +96,7 @@ class BoundedPass:
     def falls(self) -> npt.NDArray[np.uint8]:
         """How far the bounds of each centre fall."""
         assert self.previous is not None
-        return level_falls(self.previous.rows, self.centers.rows, self.step, self.group)
+        return level_falls(self.previous.rows, self.centers.rows, self.step)
 
     def assign(self, block: Block, old: Labels | None, context: StepContext) -> tuple[Labels, Floats]:
         """Return the nearest centre of every row, and the squared distance to it.
@@ -129,7 +117,7 @@ class BoundedPass:
         if bounds is None or old is None:
             now = self.centers
             labels, sqdist, bounds = first_bounds(
-                block.x, now.rows, now.packed, self.step, now.screened, self.group, now.heads(block, context)
+                block.x, now.rows, now.packed, self.step, now.screened, now.heads(block, context)
             )
         else:
             labels, sqdist, _ = assign_bounded(
@@ -141,10 +129,10 @@ class BoundedPass:
 
     def _take(self, n: int, context: StepContext) -> Bounds | None:
         data = None if self.previous is None else context.state.take("bounds", self._tag(self.previous))
-        size = bounds_bytes(n, len(self.centers), self.group)
+        size = bounds_bytes(n, len(self.centers))
         if data is None or data.shape != (size,) or data.dtype != np.uint8:
             return None
-        return Bounds(data, n, len(self.centers), self.group)
+        return Bounds(data, n, len(self.centers))
 
     def _tag(self, centers: CenterSet) -> str:
-        return f"{centers.tag}-{self.step.hex()}-{self.group}"
+        return f"{centers.tag}-{self.step.hex()}"

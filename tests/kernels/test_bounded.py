@@ -15,7 +15,6 @@ from distclust.kernels import _bytes
 from distclust.kernels._emit import address
 from distclust.kernels._machine import machine
 from distclust.kernels.bounded import (
-    GROUPS,
     MOST_DIMS,
     Bounds,
     assign_bounded,
@@ -27,7 +26,6 @@ from distclust.kernels.bounded import (
 from distclust.kernels.heads import head_axes
 from distclust.kernels.lloyd import row_sqdist
 from distclust.kernels.nearest import assign_nearest, pack_centers
-from distclust.kernels.order import neighbour_order
 from distclust.kernels.screened import screen_centers
 
 KINDS = ("plain", "clusters", "ties", "near ties", "duplicates", "offset", "line", "tiny", "huge", "mixed", "zeros")
@@ -59,17 +57,17 @@ def rows_of(kind: str, rng: np.random.Generator, n: int, d: int) -> np.ndarray:
     return X
 
 
-def compare(x: np.ndarray, centers: list[np.ndarray], step: float, screen: bool = False, group: int = 1) -> list[int]:
+def compare(x: np.ndarray, centers: list[np.ndarray], step: float, screen: bool = False) -> list[int]:
     """Assign rows in turn to each of several sets of centres, with bounds and without; return the pairs compared."""
     packed = pack_centers(centers[0])
     screened = screen_centers(centers[0], packed) if screen else None
-    labels, sqdist, bounds = first_bounds(x, centers[0], packed, step, screened, group)
+    labels, sqdist, bounds = first_bounds(x, centers[0], packed, step, screened)
     expected, _ = assign_nearest(x, pack_centers(centers[0]))
     assert np.array_equal(labels, expected)
     assert np.array_equal(sqdist, row_sqdist(x, centers[0], expected))
     pairs = []
     for before, now in pairwise(centers):
-        falls = level_falls(before, now, step, group)
+        falls = level_falls(before, now, step)
         labels, sqdist, compared = assign_bounded(
             x, labels, quick_centers(now), falls, bounds, step, partial(pack_centers, now)
         )
@@ -92,7 +90,6 @@ def compare(x: np.ndarray, centers: list[np.ndarray], step: float, screen: bool 
     movers=st.sampled_from([1.0, 0.3]),
     step=st.sampled_from([1e-3, 1e-2, 1.0]),
     screen=st.booleans(),
-    group=st.sampled_from(GROUPS),
 )
 def test_labels_are_those_of_the_plain_kernel_over_many_passes(
     kind: str,
@@ -105,7 +102,6 @@ def test_labels_are_those_of_the_plain_kernel_over_many_passes(
     movers: float,
     step: float,
     screen: bool,
-    group: int,
 ) -> None:
     rng = np.random.default_rng(seed)
     x = rows_of(kind, rng, n, d).astype(dtype)
@@ -114,7 +110,7 @@ def test_labels_are_those_of_the_plain_kernel_over_many_passes(
     for _ in range(5):
         moves = move * spread * rng.normal(size=(k, d)) * (rng.random((k, 1)) < movers)
         centers.append((centers[-1] + moves).astype(dtype))
-    compare(x, centers, step * spread, screen, group)
+    compare(x, centers, step * spread, screen)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -139,53 +135,6 @@ def test_bounds_are_below_every_distance(kind: str, dtype: str, d: int, h: int) 
         labels, _, _ = assign_bounded(
             x, labels, quick_centers(centers), falls, bounds, step, partial(pack_centers, centers)
         )
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("kind", ["plain", "clusters", "line"])
-@pytest.mark.parametrize(("d", "screen"), [(9, False), (50, True)])
-def test_shared_bounds_are_below_the_distance_of_every_other_center(
-    kind: str, dtype: str, d: int, screen: bool
-) -> None:
-    rng = np.random.default_rng(0)
-    x = rows_of(kind, rng, 500, d).astype(dtype)
-    centers = rows_of(kind, rng, 70, d).astype(dtype)
-    step, group = 0.02, GROUPS[-1]
-    packed = pack_centers(centers)
-    screened = screen_centers(centers, packed) if screen else None
-    labels, _, bounds = first_bounds(x, centers, packed, step, screened, group)
-    for _ in range(8):
-        others = np.sqrt(((x[:, None].astype(float) - centers[None]) ** 2).sum(-1))
-        others[np.arange(len(x)), labels] = np.inf
-        nearest = np.pad(others, ((0, 0), (0, -70 % group)), constant_values=np.inf).reshape(500, -1, group).min(-1)
-        levels = bounds.levels[:, : nearest.shape[1]]
-        assert (levels > 0).any()
-        assert (bounds.rows[:, :1] + step * levels <= nearest)[levels > 0].all()
-        before, centers = centers, (centers + 0.05 * rng.normal(size=centers.shape)).astype(dtype)
-        falls = level_falls(before, centers, step, group)
-        old = labels
-        labels, _, _ = assign_bounded(
-            x, labels, quick_centers(centers), falls, bounds, step, partial(pack_centers, centers)
-        )
-    assert kind == "clusters" or (old != labels).any()
-
-
-def test_bounds_that_are_shared_by_neighbours_leave_out_far_centers() -> None:
-    rng = np.random.default_rng(1)
-    x = rows_of("plain", rng, 2400, 3).astype(np.float32)
-    centers = x[rng.choice(2400, 320, replace=False)]
-    moved = centers + np.float32(0.1) * rng.normal(size=centers.shape).astype(np.float32)
-    (apart,) = compare(x, [centers, moved], 0.02, group=4)
-    order = neighbour_order(centers, 4)
-    (together,) = compare(x, [centers[order], moved[order]], 0.02, group=4)
-    assert together < 0.8 * apart
-    assert together < 2400 * 320 / 10
-
-
-def test_groups_are_those_that_products_are_taken_of() -> None:
-    x = np.zeros((1, 2), np.float32)
-    with pytest.raises(ValueError, match=r"group is 3; \(1, 4\) are allowed"):
-        first_bounds(x, x, pack_centers(x), 1.0, group=3)
 
 
 def test_far_centers_are_left_out() -> None:
@@ -228,12 +177,10 @@ def test_a_level_falls_only_with_its_center() -> None:
     new = np.array([[0, 0], [1e-30, 0], [3, 4]], np.float32)
     assert level_falls(old, new, 1.0)[:4].tolist() == [0, 1, 6, 0]
     assert level_falls(old, new, 1e-3)[2] == 255
-    assert level_falls(old, new, 1.0, 4)[:2].tolist() == [6, 0]
 
 
 def test_the_bytes_of_bounds_are_counted() -> None:
     assert bounds_bytes(10, 65) == Bounds.empty(10, 65).data.nbytes == 10 * (128 + 24)
-    assert bounds_bytes(10, 257, 4) == Bounds.empty(10, 257, 4).data.nbytes == 10 * (128 + 24)
 
 
 @pytest.mark.parametrize("width", [w for w in (0, 16, 32) if w <= machine().short_products])
