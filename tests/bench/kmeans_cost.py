@@ -3,7 +3,8 @@
 Two series, one over n with k fixed and one over k with n fixed, float32 rows of a mixture of Gaussians. Nothing but k
 is given, so the defaults choose samples, bounds and whatever else serves a size: the series shows what users get. An
 exponent is the slope of a least-squares line through the logarithms; one series is no law outside its range. A series
-ends before the size that would, by the last two, take longer than ``--budget``.
+ends before the size that would, by the last two, take longer than ``--budget``; from 20 000 clusters on the defaults
+work in two levels, of which sizes before that say nothing.
 
 Passes are rows looked at in all iterations over n: a pass over a sample counts as its share.
 """
@@ -25,6 +26,8 @@ from _common import make_parser, mixture, print_machine, print_table
 from matplotlib.figure import Figure
 
 from distclust import KMeans
+from distclust.algorithms.kmeans_config import KMeansConfig
+from distclust.algorithms.two_level import is_two_level
 
 WIDTH = 32
 COMPONENTS = 4096
@@ -79,11 +82,18 @@ def measure(X: np.ndarray, k: int, repeat: int) -> Cost:
     return Cost(len(X), k, statistics.median(seconds), statistics.median(cpu), passes, model.inertia_)
 
 
-def series(sizes: Sequence[int], measured: Callable[[int], Cost], budget: float) -> Iterator[Cost]:
-    """Measure size after size until the next would exceed the budget."""
+def two_levels(k: int) -> bool:
+    """Tell whether the defaults work in two levels."""
+    return is_two_level(KMeansConfig(n_clusters=k))
+
+
+def series(
+    sizes: Sequence[int], measured: Callable[[int], Cost], law: Callable[[int], object], budget: float
+) -> Iterator[Cost]:
+    """Measure size after size until the next would exceed the budget, as far as sizes of its law tell."""
     done: list[Cost] = []
     for size in sizes:
-        if len(done) > 1:
+        if len(done) > 1 and law(sizes[len(done) - 2]) == law(size):
             before, last = done[-2:]
             growth = np.log(last.seconds / before.seconds) / np.log(sizes[len(done) - 1] / sizes[len(done) - 2])
             expected = last.seconds * (size / sizes[len(done) - 1]) ** max(growth, 0.0)
@@ -132,14 +142,14 @@ def main() -> None:
     ks, k_n = (SMOKE_K, SMOKE_K_N) if smoke else (K_SERIES, K_SERIES_N)
     X = mixture(max(*ns, k_n), WIDTH, COMPONENTS, 0)
     KMeans(n_k, random_state=0).fit(X[: ns[0]])  # compiles, or loads what was compiled
-    plans: dict[str, tuple[Sequence[int], Callable[[int], Cost]]] = {
-        f"n, with k = {n_k}": (ns, lambda n: measure(X[:n], n_k, arguments.repeat)),
-        f"k, with n = {k_n}": (ks, lambda k: measure(X[:k_n], k, arguments.repeat)),
+    plans: dict[str, tuple[Sequence[int], Callable[[int], Cost], Callable[[int], object]]] = {
+        f"n, with k = {n_k}": (ns, lambda n: measure(X[:n], n_k, arguments.repeat), lambda _: None),
+        f"k, with n = {k_n}": (ks, lambda k: measure(X[:k_n], k, arguments.repeat), two_levels),
     }
     panels = {}
-    for name, (sizes, measured) in plans.items():
+    for name, (sizes, measured, law) in plans.items():
         print(f"seconds against {name}")
-        costs = list(series(sizes, measured, arguments.budget))
+        costs = list(series(sizes, measured, law, arguments.budget))
         panels[name] = (list(sizes[: len(costs)]), costs)
     for name, (sizes, costs) in panels.items():
         print(f"\nAgainst {name} (d = {WIDTH})")

@@ -107,11 +107,11 @@ def superkmeans(iterations: int) -> Fit:
     return fit
 
 
-OURS: Settings = tuple((f"rtol={rtol:g}", ours(rtol)) for rtol in (3e-3, 1e-3, 4e-4))
+OURS: Settings = tuple((f"rtol={rtol:g}", ours(rtol)) for rtol in (2e-2, 5e-3, 2e-3, 1e-3, 4e-4))
 PEERS: dict[str, tuple[str, Settings]] = {
     YARDSTICK: ("sklearn", (("25 iterations", scikit_learn),)),
     "faiss": ("faiss", (("25 iterations", faiss_25),)),
-    "SuperKMeans": ("superkmeans", tuple((f"{count} iterations", superkmeans(count)) for count in (7, 12, 25))),
+    "SuperKMeans": ("superkmeans", tuple((f"{count} iterations", superkmeans(count)) for count in (5, 7, 9, 12, 25))),
 }
 
 LINES = {
