@@ -120,9 +120,8 @@ def fit_kmeans(
         )
     if n < k:
         config = _fewer(config, n)
-    # Lists of near centres depend on the axes: they belong to the fit then, not to how it is carried out.
-    if config.algorithm == "auto" or takes_lists(data, config, k):
-        data = replace(data, head=find_head(engine, data, config.n_clusters))
+    # Lists of near centres and first centres depend on the axes: these belong to the fit, not to how it is carried out.
+    data = replace(data, head=find_head(engine, data, config.n_clusters))
     samples = Samples(engine, data, config)
     saver = _Saver(None if run is None else run.checkpoints("kmeans"), checkpoint_seconds)
     state = saver.restore()
@@ -142,7 +141,8 @@ def _climb(data: PreparedData, config: KMeansConfig, samples: Samples, state: Ll
     """Run Lloyd on every sample from the state's on; each begins where the one before ended."""
     rungs = ladder(data.moments.n_rows, config)
     far = stride(data.moments.n_rows, config)
-    listed = takes_lists(data, config, len(state.centers))  # there may be fewer seeds than clusters wanted
+    n, found = data.moments.n_rows, len(state.centers)  # there may be fewer seeds than clusters wanted
+    listed = takes_lists(n, data.width, data.view.dtype, config, found)
     while True:
         rung = rungs[state.rung]
         part, sampled, settings = samples.on(rung)

@@ -96,11 +96,11 @@ def stride(n: int, config: KMeansConfig) -> Stride:
     return PLAIN if plain or (config.fit_mode == "auto" and n < LEAST_ROWS) else FAR
 
 
-def takes_lists(data: PreparedData, config: KMeansConfig, n_clusters: int) -> bool:
+def takes_lists(n: int, d: int, dtype: str, config: KMeansConfig, n_clusters: int) -> bool:
     """Tell whether passes compare rows with lists of near centres, not where users expect plain Lloyd."""
     least, most = LIST_CLUSTERS
-    fits = data.view.dtype == "float32" and data.width >= LEAST_LIST_WIDTH and least <= n_clusters <= most
-    return fits and stride(data.moments.n_rows, config) != PLAIN
+    fits = dtype == "float32" and d >= LEAST_LIST_WIDTH and least <= n_clusters <= most
+    return fits and stride(n, config) != PLAIN
 
 
 def list_plan(*, first: bool, full: bool) -> ListPlan:

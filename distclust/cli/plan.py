@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from distclust.algorithms.lloyd import FAR_ROWS
-from distclust.algorithms.progressive import ladder, seeding_rung
+from distclust.algorithms.progressive import ladder, seeding_rung, takes_lists
 from distclust.algorithms.seeding import seeding_passes
 from distclust.algorithms.two_level import CELL_PASSES, REFINEMENTS, is_two_level, n_cells
 from distclust.config import KMeansJob
@@ -17,7 +17,8 @@ from distclust.data.sources import Source
 from distclust.engines.open import open_engine
 from distclust.engines.protocol import Engine, EngineOptions
 from distclust.kernels.bounded import bounds_bytes
-from distclust.ops.bounds import bounds_pay, sharing_centers
+from distclust.kernels.near import LISTED
+from distclust.ops.bounds import bounds_pay
 from distclust.ops.exchange import RANGE_BYTES
 from distclust.ops.profile import plan
 from distclust.workflows.common import fresh_cut, source_of
@@ -26,6 +27,8 @@ _ROW_ID, _WEIGHT, _LABEL = 8, 8, 4
 
 _LABELLINGS = 2
 """Labels are kept under the centres of this pass and of the one before."""
+_LISTED = 2
+"""A near centre on a row's list."""
 _SUM = 8
 """Sums are 64-bit integers whatever the rows are."""
 
@@ -49,14 +52,14 @@ class PlanView:
     block_bytes : int
         Of the largest partition, decoded.
     scratch_bytes : int
-        Decoded rows, row ids, weights and labels of all partitions, over all nodes.
+        Decoded rows, row ids, weights, labels, and bounds or lists of near centres of all partitions, over all nodes.
     model_bytes : int
         Centres as the tasks compare them.
     task_bytes : int
         Memory of one task in an iteration: its block, the centres, its sums.
     sent_bytes : int
-        From driver to tasks in one iteration: centres of this pass and of the last one, for every task; 0 where
-        tasks are threads.
+        From driver to tasks in one iteration: centres of this pass, of the last one, and of that which lists were made
+        in, for every task; 0 where tasks are threads.
     returned_bytes : int
         From tasks to driver in a first iteration, in all; later ones return changed clusters only. 0 as above.
     seeding_passes, iterations, other_passes : int
@@ -118,8 +121,10 @@ def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[Partiti
     item = 8 if job.precision == "float64" else 4
     weight = _WEIGHT if job.weight_column else 0
     k, d = job.settings().n_clusters, source.width
-    group = sharing_centers(k) if len(ladder(source.n_rows, job.settings())) > 1 else 1
-    bounds = bounds_bytes(1, k, group) if job.algorithm == "auto" and bounds_pay(k, d, 0.0) else 0
+    if takes_lists(source.n_rows, d, job.precision, job.settings(), k):
+        kept = LISTED * _LISTED
+    else:
+        kept = bounds_bytes(1, k) if job.algorithm == "auto" and bounds_pay(k, d, 0.0) else 0
     largest = max(ref.n_rows for ref in refs)
     block = largest * (d * item + _ROW_ID + weight)
     levels = is_two_level(job.settings())
@@ -138,7 +143,7 @@ def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[Partiti
         partitions=len(refs),
         partition_rows=largest,
         block_bytes=block,
-        scratch_bytes=source.n_rows * (d * item + _ROW_ID + weight + _LABELLINGS * _LABEL + bounds),
+        scratch_bytes=source.n_rows * (d * item + _ROW_ID + weight + _LABELLINGS * _LABEL + kept),
         model_bytes=k * d * item,
         task_bytes=traffic.task,
         sent_bytes=traffic.sent * travels,
@@ -165,7 +170,7 @@ class _Traffic:
 def _flat(job: KMeansJob, k: int, source: Source, block: int, item: int) -> _Traffic:
     """All centres go to every task, and sums of all clusters come back."""
     d = source.width
-    sent = 2 * k * d * item
+    sent = (3 if takes_lists(source.n_rows, d, job.precision, job.settings(), k) else 2) * k * d * item
     returned = k * (d + 3) * _SUM + min(k, FAR_ROWS) * (d * item + 3 * _SUM)
     seeding = _seeding_passes(job, source) * job.n_init
     others = 3 + (job.n_init if job.n_init > 1 else 0)

@@ -109,7 +109,7 @@ def make_add_row(dtype: str) -> Any:
 
 
 def make_move_row(dtype: str) -> Any:
-    """Return ``move_row(x, w, scales, old, new, d)``: take the terms of `make_add_row` from one row of sums to another."""
+    """Return ``move_row(x, w, scales, old, new, d)``: take the terms of `make_add_row` from `old` to `new`."""
 
     @intrinsic
     def move_row(typing_context, x, w, scales, old, new, d):

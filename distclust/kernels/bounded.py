@@ -95,7 +95,7 @@ class Bounds:
         width = _padded(k)
         cut = n * width
         self.levels: npt.NDArray[np.uint8] = data[:cut].reshape(n, width)
-        """uint8 [n, w]"""
+        """uint8 [n, w]: one of each row and centre."""
         self.rows: npt.NDArray[np.float64] = data[cut:].view(np.float64).reshape(n, _KNOWN)
         """float64 [n, 3]: floor (not negative, a float32), squared length, squared distance to the row's centre."""
 
@@ -114,6 +114,7 @@ def bounds_bytes(n: int, k: int) -> int:
 
 
 def _padded(k: int) -> int:
+    """Return the levels of a row: those of k centres, in whole words."""
     return -(-k // WORD) * WORD
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distclust.kernels.nearest import pack_centers
-from distclust.kernels.seeding import choose_seeds
+from distclust.algorithms import seeding
+from distclust.kernels.lloyd import row_sqnorm
+from distclust.kernels.nearest import distance_table, pack_centers
+from distclust.kernels.seeding import choose_by_table, choose_seeds
 
 
 def plain(rows: np.ndarray, weights: np.ndarray, draws: np.ndarray) -> list[int]:
@@ -41,6 +43,82 @@ def test_no_row_is_chosen_twice_and_rows_of_no_weight_never() -> None:
     weights = (np.arange(20) < 16).astype(np.float64)
     found = choose_seeds(rows, weights, np.random.default_rng(0).random((20, 3)))
     assert sorted(rows[found, 0].tolist()) == [0.0, 1.0, 2.0, 3.0]
+
+
+def by_table(rows: np.ndarray, weights: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Choose by the table of all products, as `choose_by_table` asks for it."""
+    packed = pack_centers(rows)
+    products = distance_table(rows, packed._replace(norms=np.zeros_like(packed.norms)))
+    return choose_by_table(rows, products, packed.norms[: len(rows)], row_sqnorm(rows), weights, draws)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("n", "d", "k", "trials"), [(1, 2, 1, 1), (80, 3, 20, 4), (80, 1, 20, 2), (150, 20, 150, 7)])
+@pytest.mark.parametrize("offset", [0, 50])
+def test_seeds_by_table_are_those_of_the_plain_version(
+    dtype: type, weighted: bool, n: int, d: int, k: int, trials: int, offset: int
+) -> None:
+    rng = np.random.default_rng([n, d, weighted])
+    rows = (rng.integers(0, 6, (n, d)) + offset).astype(dtype)  # with an offset, products cancel
+    rows[n // 2 :] = rows[rng.integers(0, n // 2 + 1, n - n // 2)]
+    weights = rng.integers(0, 3, n).astype(np.float64) if weighted else np.ones(n)
+    weights[0] = 1.0
+    draws = rng.random((k, trials))
+    expected = plain(rows, weights, draws)
+    found = by_table(rows, weights, draws)
+    assert found.dtype == np.int64
+    assert found.tolist() == expected
+    assert (weights[found] > 0).all()
+    if (n, d, k) == (80, 1, 20):
+        assert len(found) == 6, "there are no more distinct rows"
+
+
+@pytest.mark.parametrize("name", ["rows", "products", "norms", "sqnorms", "weights", "draws"])
+def test_tables_of_other_shapes_and_types_are_refused(name: str) -> None:
+    arrays = {
+        "rows": np.ones((4, 2), np.float32),
+        "products": np.full((4, 4), -4, np.float32),
+        "norms": np.full(4, 2, np.float32),
+        "sqnorms": np.full(4, 2.0),
+        "weights": np.ones(4),
+        "draws": np.full((3, 2), 0.5),
+    }
+    assert choose_by_table(**arrays).tolist() == [2]
+    with pytest.raises(ValueError, match=rf"^{name} is int16 "):
+        choose_by_table(**arrays | {name: arrays[name].astype(np.int16)})
+    if name not in ("rows", "draws"):
+        with pytest.raises(ValueError, match=rf"^{name} is float.*shape \(3,.*\(4(, 4)?\) is needed"):
+            choose_by_table(**arrays | {name: arrays[name][1:]})
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_seeds_are_the_same_with_the_table_and_without(
+    dtype: type, offset: float, weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(2)
+    rows = (rng.normal(size=(300, 20)) + offset).astype(dtype)
+    rows[250:] = rows[:50]
+    weights = rng.integers(0, 4, 300) * rng.random(300) if weighted else np.ones(300)
+    calls = []
+
+    def counted(*arguments: np.ndarray) -> np.ndarray:
+        calls.append(len(arguments[0]))
+        return choose_by_table(*arguments)
+
+    monkeypatch.setattr(seeding, "choose_by_table", counted)
+    for seed in range(5):
+        with_table = seeding.greedy_kmeans_plus_plus(rows, weights, 60, seed=seed, stage=0)
+        assert calls == [300] * (seed + 1)
+        with monkeypatch.context() as without:
+            without.setattr(seeding, "TABLE_ROWS", 0)
+            expected = seeding.greedy_kmeans_plus_plus(rows, weights, 60, seed=seed, stage=0)
+        assert calls == [300] * (seed + 1)
+        assert with_table.shape == (60, 20)
+        assert len(np.unique(with_table, axis=0)) == 60
+        assert with_table.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
