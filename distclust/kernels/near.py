@@ -78,7 +78,7 @@ def list_near(
     Returns
     -------
     uint16 [n, 16]
-        Where scores tie, a centre may be there several times in place of others.
+        Among equal scores the lowest numbers.
 
     Examples
     --------
@@ -178,6 +178,7 @@ def _by_bytes(x: np.ndarray, centers: ScreenedCenters, known: HeadRows | None, o
         np.zeros(block, np.int32),
         np.empty(width + CANDIDATE_LANES, np.int32),
         np.empty(width + CANDIDATE_LANES, np.float32),
+        np.empty(width, np.bool_),
         np.empty(MINIMA + 2, np.float32),
     )
     at_once = _CHUNK_ROWS if centers.head is not None and known is None else max(n, 1)
@@ -194,7 +195,7 @@ def _near_kernel(dtype: str) -> Any:
     byte_scores = make_byte_scores(_ROWS, _VECTORS)
 
     @jit(name=f"near_{dtype}")
-    def near(x, panels, floats, quick, scores, turns, row_sums, found, lows, minima, out):
+    def near(x, panels, floats, quick, scores, turns, row_sums, found, lows, inside, minima, out):
         n, h = x.shape
         n_panels, quads = panels.shape[0], panels.shape[1]
         block, width = scores.shape
@@ -230,14 +231,17 @@ def _near_kernel(dtype: str) -> Any:
             for r in range(rows):
                 row_at = scores_at + r * width * _SIZE
                 lane_minima(row_at, width, minima_at)
-                _lowest(row_at, scores[r], minima, found, lows, out[start + r])
+                _lowest(row_at, scores[r], minima, found, lows, inside, out[start + r])
 
     return near
 
 
 @jit
-def _lowest(row_at, scores, minima, found, lows, out):
-    """Choose the places of lowest scores; `minima` has those of 64 lanes, then the lowest and highest of these."""
+def _lowest(row_at, scores, minima, found, lows, inside, out):
+    """Choose the places of lowest scores, in order; `minima` has those of 64 lanes, then their lowest and highest.
+
+    Among equals at the end of the list the lowest places are taken.
+    """
     wanted = out.shape[0]
     low, high, within = minima[MINIMA], minima[MINIMA + 1], MINIMA
     if wanted == 1:
@@ -257,13 +261,24 @@ def _lowest(row_at, scores, minima, found, lows, out):
         lows[c] = scores[found[c]]
     for c in range(count, full):
         lows[c] = np.inf
+    if wanted == 1:
+        out[0] = found[0]
+        return
+    kept, border = 0, np.float32(np.inf)
+    for c in range(count):
+        inside[c] = count_below(address(lows), full, lows[c]) <= wanted
+        if inside[c]:
+            kept += 1
+        else:
+            border = min(border, lows[c])
     size = 0
     for c in range(count):
-        if size < wanted and (wanted == 1 or count_below(address(lows), full, lows[c]) <= wanted):
+        tied = not inside[c] and lows[c] == border and kept < wanted
+        if tied:
+            kept += 1
+        if inside[c] or tied:
             out[size] = found[c]
             size += 1
-    for slot in range(size, wanted):
-        out[slot] = found[0]
 
 
 @jit
