@@ -47,7 +47,7 @@ class KMeansConfig:
     allow_fewer : bool, default=False
         With fewer than k distinct rows, return fewer clusters instead of an error.
     fit_mode : {"auto", "full", "progressive"}, default="auto"
-        ``progressive`` runs the first passes on growing samples; ``auto`` does so from 50 000 rows and 96 rows a
+        ``progressive`` runs the first passes on growing samples; ``auto`` does so from 50 000 rows and 48 rows a
         centre on. With centres given as ``init`` all passes are full. Where samples are used, and under ``auto`` from
         50 000 rows on, first centres come from a sample and centres go beyond the means of their rows until the last
         pass, which ends lower after as many passes; from 256 clusters and 48 dimensions on, rows of float32 are then
