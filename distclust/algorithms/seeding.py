@@ -14,6 +14,7 @@ import numpy.typing as npt
 from distclust.algorithms.candidates import BATCHES, OVERSAMPLING, ROUNDS, kmeans_parallel, spread, spread_mass
 from distclust.algorithms.kmeans_config import KMeansConfig
 from distclust.engines.protocol import Engine
+from distclust.kernels.heads import head_rows
 from distclust.kernels.lloyd import accumulate, row_sqdist, row_sqnorm
 from distclust.kernels.nearest import assign_nearest, distance_table, pack_centers
 from distclust.kernels.random import uniform
@@ -32,11 +33,17 @@ SAMPLE_ROWS_LEAST = 20_000
 GREEDY_WORK = 2_000_000_000
 """Multiplications up to which greedy k-means++ over all rows at hand is worth it: a tenth of a second or two."""
 
-RECLUSTER_WORK = 20_000_000_000
-"""The same for choosing among twice as many candidates as clusters; beyond it candidates are the first centres."""
+RECLUSTER_WORK = 10_000_000_000
+RECLUSTER_ROWS = 32
+"""Multiplications of a table of twice as many candidates as clusters up to which, and rows a centre from which choosing
+among them pays; else candidates are the first centres. See ``algorithms/DESIGN.md``."""
 
-TABLE_ROWS = 4096
-"""Rows up to which greedy k-means++ first makes a table of all their products (64 MB), where trials would make more."""
+HASTE = 0.01
+HASTE_ROWS = 64
+"""Rows a centre instead, where ``rtol`` is so large that a fit is wanted soon rather than good."""
+
+TABLE_ROWS = 8192
+"""Rows up to which greedy k-means++ first makes a table of all products (256 MB), where trials would make more."""
 
 # Stages of the counter-based draws: each use of randomness has its own; see also `distclust.algorithms.candidates`.
 _STAGE_TRIALS, _STAGE_RANDOM = 64, 128
@@ -65,7 +72,9 @@ def initial_centers(engine: Engine, data: PreparedData, config: KMeansConfig, ru
     if config.init == "random":
         return draw_rows(engine, data.pinned, k, seed=config.seed, stage=stage + _STAGE_RANDOM).rows
     draws = {"seed": config.seed, "stage": stage + _STAGE_TRIALS}
-    method = seeding_method(config, data.moments.n_rows, data.width)
+    head = data.head
+    width = data.width if head is None else head.axes.shape[1]
+    method = seeding_method(config, data.moments.n_rows, width, data.pinned.n_rows)
     if method == "greedy":
         sample = hash_sample(engine, data.pinned, _sample_rows(k))
         return greedy_kmeans_plus_plus(sample.rows, sample.weights, k, **draws)
@@ -76,15 +85,21 @@ def initial_centers(engine: Engine, data: PreparedData, config: KMeansConfig, ru
     if method == "spread":
         return spread(engine, data, k, seed=config.seed, stage=stage).rows
     value = spread(engine, data, OVERSAMPLING * k, seed=config.seed, stage=stage)
-    return greedy_kmeans_plus_plus(value.rows, spread_mass(engine, data, value), k, **draws)
+    on_axes = value.rows if head is None else head_rows(value.rows, head).heads
+    return value.rows[greedy_choice(on_axes, spread_mass(engine, data, value), k, **draws)]
 
 
-def seeding_method(config: KMeansConfig, n: int, d: int) -> Literal["greedy", "k-means||", "choose", "spread"]:
-    """Return how the first centres of ``init="k-means||"`` and ``"k-means++"`` are found among n rows of d values.
+def seeding_method(
+    config: KMeansConfig, n: int, d: int, n_all: int
+) -> Literal["greedy", "k-means||", "choose", "spread"]:
+    """Return how first centres of ``init="k-means||"`` and ``"k-means++"`` are found among n rows of d values.
+
+    The rows are a sample of ``n_all``, or all of them.
 
     ``greedy``: greedy k-means++ over the rows, or a sample of them. ``k-means||``: all rounds over all rows, and a
     choice among their candidates; where the fit is full too. ``choose``: twice as many candidates as clusters, by
-    `spread`, and a choice among them. ``spread``: as many candidates as clusters.
+    `spread`, and a choice among them, by their d coordinates on the axes of a head where there is one. ``spread``: as
+    many candidates as clusters.
     """
     k = config.n_clusters
     if config.init == "k-means++" or n <= OVERSAMPLING * k:
@@ -94,7 +109,10 @@ def seeding_method(config: KMeansConfig, n: int, d: int) -> Literal["greedy", "k
     work = k * _trials(k) * d
     if min(n, _sample_rows(k)) * work <= GREEDY_WORK:
         return "greedy"
-    return "choose" if OVERSAMPLING * k * work <= RECLUSTER_WORK else "spread"
+    candidates = OVERSAMPLING * k
+    least = (RECLUSTER_ROWS if config.rtol < HASTE else HASTE_ROWS) * k
+    pays = n_all >= least and candidates <= TABLE_ROWS and candidates**2 * d <= RECLUSTER_WORK
+    return "choose" if pays else "spread"
 
 
 def seeding_passes(config: KMeansConfig, n: int, d: int) -> int:
@@ -103,7 +121,7 @@ def seeding_passes(config: KMeansConfig, n: int, d: int) -> int:
         return 0
     if config.init == "random":
         return 1
-    method = seeding_method(config, n, d)
+    method = seeding_method(config, n, d, n_all=n)  # whether it chooses makes no difference here
     if method == "greedy":
         return 1
     if method == "k-means||":
@@ -123,7 +141,12 @@ def _given(data: PreparedData, init: Rows) -> Rows:
 
 
 def greedy_kmeans_plus_plus(rows: Rows, weights: Floats, k: int, *, seed: int, stage: int) -> Rows:
-    """Choose k of the rows by weighted greedy k-means++, 2 + floor(ln k) trials each.
+    """Return the rows of `greedy_choice`."""
+    return rows[greedy_choice(rows, weights, k, seed=seed, stage=stage)]
+
+
+def greedy_choice(rows: Rows, weights: Floats, k: int, *, seed: int, stage: int) -> npt.NDArray[np.int64]:
+    """Choose k of the rows by weighted greedy k-means++, 2 + floor(ln k) trials each; return their positions.
 
     Returns fewer than k where fewer rows of positive weight are distinct. Runs on the driver, in row order, with
     kernels whose sums have a fixed order.
@@ -137,7 +160,7 @@ def greedy_kmeans_plus_plus(rows: Rows, weights: Floats, k: int, *, seed: int, s
         packed = pack_centers(rows)
         products = distance_table(rows, packed._replace(norms=np.zeros_like(packed.norms)))
         norms = packed.norms[: len(rows)]
-        return rows[choose_by_table(rows, products, norms, sqnorms, np.asarray(weights, np.float64), draws)]
+        return choose_by_table(rows, products, norms, sqnorms, np.asarray(weights, np.float64), draws)
     mass = np.cumsum(weights)
     chosen = [_pick(mass, draws[0, :1])[0]]
     current = row_sqdist(rows, rows[chosen[:1]], np.zeros(len(rows), np.int32))
@@ -152,7 +175,7 @@ def greedy_kmeans_plus_plus(rows: Rows, weights: Floats, k: int, *, seed: int, s
         best = int(np.argmin(potentials))
         accept_trial(rows, table, sqnorms, rows[picks[best]], best, current)
         chosen.append(picks[best])
-    return rows[chosen]
+    return np.array(chosen, np.int64)
 
 
 def _sample_rows(k: int) -> int:

@@ -14,6 +14,15 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
+def _either(first: npt.NDArray[Any], second: npt.NDArray[Any], keep: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    """Return rows of two arrays end to end, without laying them end to end."""
+    out = np.empty((len(keep), first.shape[1]), np.result_type(first, second))
+    mine = keep < len(first)
+    out[mine] = first[keep[mine]]
+    out[~mine] = second[keep[~mine] - len(first)]
+    return out
+
+
 @dataclass(frozen=True)
 class FarRows:
     """The at most ``limit`` rows farthest from their centres, by (-squared distance, row id).
@@ -49,7 +58,7 @@ class FarRows:
             self.limit,
             sqdist[keep],
             row_ids[keep],
-            np.concatenate([self.rows, other.rows])[keep],
+            _either(self.rows, other.rows, keep),
             np.concatenate([self.labels, other.labels])[keep],
             np.concatenate([self.weights, other.weights])[keep],
         )
@@ -111,7 +120,7 @@ class KeyedRows:
             self.limit,
             keys[keep],
             row_ids[keep],
-            np.concatenate([self.rows, other.rows])[keep],
+            _either(self.rows, other.rows, keep),
             np.concatenate([self.weights, other.weights])[keep],
         )
 
