@@ -120,8 +120,9 @@ def fit_kmeans(
         )
     if n < k:
         config = _fewer(config, n)
-    # Lists of near centres and first centres depend on the axes: these belong to the fit, not to how it is carried out.
-    data = replace(data, head=find_head(engine, data, config.n_clusters))
+    # Lists of near centres and first centres depend on the axes: there these belong to the fit, elsewhere to its speed.
+    if config.algorithm == "auto" or (config.fit_mode != "full" and isinstance(config.init, str)):
+        data = replace(data, head=find_head(engine, data, config.n_clusters))
     samples = Samples(engine, data, config)
     saver = _Saver(None if run is None else run.checkpoints("kmeans"), checkpoint_seconds)
     state = saver.restore()

@@ -74,12 +74,9 @@ def test_small_work_few_columns_and_float64_get_no_axes(engine: Engine, monkeypa
         assert find_head(engine, data, 1000) is None, "float64"
 
 
-@pytest.mark.parametrize("fit_mode", ["full", "progressive"])
-def test_a_fit_with_axes_has_the_bits_of_one_without(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, fit_mode: str
-) -> None:
+def test_a_plain_fit_with_axes_has_the_bits_of_one_without(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     X = near_subspace(3000, 240, 30, 0.02)
-    config = KMeansConfig(n_clusters=100, seed=3, max_iter=8, fit_mode=fit_mode)
+    config = KMeansConfig(n_clusters=100, seed=3, max_iter=8, fit_mode="full")
     with prepared(engine, X, [1000, 2000]) as data:
         plain = fit_kmeans(engine, data, config)
         assert plain.centers.head is None
@@ -94,6 +91,23 @@ def test_a_fit_with_axes_has_the_bits_of_one_without(
     assert [vars(entry) | {"seconds": 0} for entry in found.history] == [
         vars(entry) | {"seconds": 0} for entry in plain.history
     ]
+
+
+def test_axes_are_part_of_a_progressive_fit(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    X = near_subspace(6000, 240, 30, 0.02)
+    config = KMeansConfig(n_clusters=256, seed=3, max_iter=12, fit_mode="progressive")
+    with prepared(engine, X, [2000, 4000]) as data:
+        without = fit_kmeans(engine, data, config)
+        monkeypatch.setattr(heads, "LEAST_WORK", 0.0)
+        monkeypatch.setattr(heads, "WORTH_IT", 100.0)
+        found = fit_kmeans(engine, data, config)
+        lloyd = fit_kmeans(engine, data, replace(config, algorithm="lloyd"))
+    with prepared(engine, X) as data:
+        whole = fit_kmeans(engine, data, config)
+    assert found.centers.head is not None
+    assert np.array_equal(lloyd.vectors, found.vectors)
+    assert np.array_equal(whole.vectors, found.vectors)
+    assert found.history[-1].inertia == pytest.approx(without.history[-1].inertia, rel=0.02)
 
 
 def test_coordinates_are_made_once_and_again_where_what_was_kept_does_not_fit(
