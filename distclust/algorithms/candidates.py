@@ -7,7 +7,7 @@ on the partitioning.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -239,30 +239,29 @@ def spread(engine: Engine, data: PreparedData, count: int, *, seed: int, stage: 
         row come out that equals an earlier one.
     """
     first = draw_rows(engine, data.pinned, 1, seed=seed, stage=stage + STAGE_FIRST)
-    value = replace(_with(data, None, first.rows), rough=rough)
-    seen = {row.tobytes() for row in first.rows + 0.0}
+    value = _with(data, None, first.rows, rough=rough)
+    seen = set(_first_places(first.rows))
     number = 0
     while len(value) < count:
         size = min(count - len(value), GROWTH ** (number + 1), max(1, count // BATCHES))
         drawn = _draw(engine, data, value, SpreadStep(seed, stage + STAGE_ROUND + number, size))
         if len(drawn.row_ids) == 0:
             break
-        fresh = _distinct(drawn.rows)
-        names = {row.tobytes() for row in fresh + 0.0}
-        if rough and not seen.isdisjoint(names):
+        places = _first_places(drawn.rows)  # equal rows of one draw are as far as each other
+        if rough and not seen.isdisjoint(places):
             return spread(engine, data, count, seed=seed, stage=stage, rough=False)
-        seen |= names
-        value = replace(_with(data, value, fresh), rough=rough)
+        seen.update(places)
+        value = _with(data, value, drawn.rows[list(places.values())], rough=rough)
         number += 1
     return value
 
 
-def _distinct(rows: Rows) -> Rows:
-    """Return the rows without repetitions, the first of each: equal rows of one draw are as far as each other."""
+def _first_places(rows: Rows) -> dict[bytes, int]:
+    """Return where each distinct row comes first, by the bytes of the row."""
     first: dict[bytes, int] = {}
     for at, row in enumerate(rows + 0.0):  # -0.0 and 0.0 are equal
         first.setdefault(row.tobytes(), at)
-    return rows[list(first.values())]
+    return first
 
 
 def spread_mass(engine: Engine, data: PreparedData, value: Candidates) -> Floats:
@@ -270,10 +269,10 @@ def spread_mass(engine: Engine, data: PreparedData, value: Candidates) -> Floats
     return _measure(engine, data, value).mass.astype(np.float64) / data.scales.mass
 
 
-def _with(data: PreparedData, known: Candidates | None, fresh: Rows) -> Candidates:
+def _with(data: PreparedData, known: Candidates | None, fresh: Rows, *, rough: bool = False) -> Candidates:
     rounds = (*(() if known is None else known.rounds), CenterSet(fresh, data.head))
     longest = max(float(row_sqnorm(part.rows).max()) for part in rounds)
-    return Candidates(rounds, data.inertia_scale(longest), data.scales.mass)
+    return Candidates(rounds, data.inertia_scale(longest), data.scales.mass, rough)
 
 
 def _draw(engine: Engine, data: PreparedData, value: Candidates, step: RoundStep | SpreadStep) -> KeyedRows:

@@ -140,9 +140,8 @@ def fit_kmeans(
 
 def _climb(data: PreparedData, config: KMeansConfig, samples: Samples, state: LloydState, saver: _Saver) -> LloydState:
     """Run Lloyd on every sample from the state's on; each begins where the one before ended."""
-    rungs = ladder(data.moments.n_rows, config)
-    far = stride(data.moments.n_rows, config)
     n, found = data.moments.n_rows, len(state.centers)  # there may be fewer seeds than clusters wanted
+    rungs, far = ladder(n, config), stride(n, config)
     listed = takes_lists(n, data.width, data.view.dtype, config, found)
     while True:
         rung = rungs[state.rung]

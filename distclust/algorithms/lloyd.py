@@ -372,11 +372,12 @@ def _iterate(
     # Only strides beyond the means can raise the inertia: then the means are the way back, not the end.
     risen = memory.stride != PLAIN and gain < -config.rtol * state.inertia
     # A pass by lists costs little, and what follows it much.
-    rtol = config.rtol * (LIST_RTOL if kind == "lists" and memory.lists is not None and memory.lists.confirm else 1.0)
+    confirm = memory.lists is not None and memory.lists.confirm
+    rtol = config.rtol * (LIST_RTOL if kind == "lists" and confirm else 1.0)
     slow = state.iteration > 0 and gain < rtol * state.inertia and not risen
     done = reassigned == 0 and (settled or entry.shift <= threshold or slow)
     # Lists may miss what the centres could still gain; of a sample that is no loss.
-    finished = done and (anchor is None or memory.lists is None or not memory.lists.confirm)
+    finished = done and (anchor is None or not confirm)
     following = _next_pass(state, memory.lists, kind, done=done, empty=bool(empty))
     new = means
     if finished and kind == "last":

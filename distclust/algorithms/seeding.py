@@ -126,7 +126,8 @@ def seeding_passes(config: KMeansConfig, n: int, d: int) -> int:
         return 1
     if method == "k-means||":
         return 2 + 2 * ROUNDS + 1
-    return 2 + config.n_clusters.bit_length() // 4 + BATCHES + 1
+    draws = 2 + config.n_clusters.bit_length() // 4 + BATCHES
+    return 2 * draws + 1  # should rows repeat, all are drawn again
 
 
 def _given(data: PreparedData, init: Rows) -> Rows:

@@ -30,10 +30,14 @@ def stored_vectors(data: PreparedData, centers: Floats) -> Rows:
 
 def block_centers(vectors: Rows, offset: Floats, dtype: str, head: HeadAxes | None = None) -> CenterSet:
     """Return stored centres in the coordinates of the blocks; see `CenterSet` for the head."""
+    return CenterSet(_block_rows(vectors, offset, dtype), head)
+
+
+def _block_rows(vectors: Rows, offset: Floats, dtype: str) -> Rows:
     rows = np.empty(vectors.shape, dtype)
     for at, part in zip(range(0, len(vectors), _PART_ROWS), block_parts(vectors, offset, dtype), strict=True):
         rows[at : at + _PART_ROWS] = part
-    return CenterSet(rows, head)
+    return rows
 
 
 def block_parts(vectors: Rows, offset: Floats, dtype: str) -> Iterator[Rows]:
@@ -44,4 +48,4 @@ def block_parts(vectors: Rows, offset: Floats, dtype: str) -> Iterator[Rows]:
 
 def representable(data: PreparedData, centers: Floats) -> Floats:
     """Return centres as a model gives them back: labels found with these are those of the stored model."""
-    return block_centers(stored_vectors(data, centers), data.offset, data.view.dtype).rows.astype(np.float64)
+    return _block_rows(stored_vectors(data, centers), data.offset, data.view.dtype).astype(np.float64)

@@ -121,7 +121,7 @@ def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[Partiti
     item = 8 if job.precision == "float64" else 4
     weight = _WEIGHT if job.weight_column else 0
     k, d = job.settings().n_clusters, source.width
-    if takes_lists(source.n_rows, d, job.precision, job.settings(), k):
+    if _lists(job, k, source):
         kept = LISTED * _LISTED
     else:
         kept = bounds_bytes(1, k) if job.algorithm == "auto" and bounds_pay(k, d, 0.0) else 0
@@ -170,7 +170,7 @@ class _Traffic:
 def _flat(job: KMeansJob, k: int, source: Source, block: int, item: int) -> _Traffic:
     """All centres go to every task, and sums of all clusters come back."""
     d = source.width
-    sent = (3 if takes_lists(source.n_rows, d, job.precision, job.settings(), k) else 2) * k * d * item
+    sent = (3 if _lists(job, k, source) else 2) * k * d * item
     returned = k * (d + 3) * _SUM + min(k, FAR_ROWS) * (d * item + 3 * _SUM)
     seeding = _seeding_passes(job, source) * job.n_init
     others = 3 + (job.n_init if job.n_init > 1 else 0)
@@ -183,6 +183,10 @@ def _two_levels(job: KMeansJob, k: int, source: Source, block: int, item: int) -
     sent, returned = 2 * m * d * item, m * (d + 3) * _SUM
     iterations = min(CELL_PASSES, job.max_iter) + min(REFINEMENTS, job.max_iter)
     return _Traffic(sent, returned, 3 * max(block, RANGE_BYTES) + sent + returned, 1, iterations, 6)
+
+
+def _lists(job: KMeansJob, k: int, source: Source) -> bool:
+    return takes_lists(source.n_rows, source.width, job.precision, job.settings(), k)
 
 
 def _seeding_passes(job: KMeansJob, source: Source) -> int:

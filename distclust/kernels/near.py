@@ -26,7 +26,6 @@ from distclust.kernels._screen import (
     CANDIDATE_LANES,
     CENTER_FLOATS,
     MINIMA,
-    MOST,
     QUAD,
     count_below,
     lane_minima,
@@ -37,7 +36,7 @@ from distclust.kernels._screen import (
 )
 from distclust.kernels.heads import HeadRows, head_rows
 from distclust.kernels.nearest import PackedCenters, assign_nearest, distance_table
-from distclust.kernels.screened import LEAST_LENGTH, ScreenedCenters
+from distclust.kernels.screened import ScreenedCenters, byte_step
 
 LISTED = 16
 """Centres in a list: one for each lane of a vector."""
@@ -207,11 +206,7 @@ def _near_kernel(dtype: str) -> Any:
             rows = min(block, n - start)
             for r in range(rows):
                 source = x_at + (start + r) * h * _SIZE
-                most = largest_value(source, h)
-                step, scale = np.float32(0.0), np.float32(0.0)
-                if most > np.float32(LEAST_LENGTH):
-                    step = most / np.float32(MOST)
-                    scale = np.float32(1.0) / step
+                step, scale = byte_step(largest_value(source, h))
                 round_bytes(source, scale, step, h, quick_at + r * stride, sums_at + r * 4)
                 row_sums[r] = -BIAS * row_sums[r]
                 turns[r] = np.float32(-2.0) * step

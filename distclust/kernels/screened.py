@@ -258,6 +258,15 @@ def _screen(
     return labels, np.flatnonzero(unsure)
 
 
+@jit
+def byte_step(most):
+    """Return the step of the bytes of a row whose largest magnitude is `most`, and its inverse; 0 for tiny rows."""
+    if most > np.float32(LEAST_LENGTH):
+        step = most / np.float32(MOST)
+        return step, np.float32(1.0) / step
+    return np.float32(0.0), np.float32(0.0)
+
+
 @once
 def _screen_kernel() -> Any:
     screen_tile = make_screen_tile(_ROWS, _VECTORS)
@@ -287,12 +296,7 @@ def _screen_kernel() -> Any:
             for r in range(rows):
                 source = heads_at + (start + r) * h * 4
                 most = largest_value(source, h)
-                step = most / np.float32(MOST)
-                scale = np.float32(0.0)
-                if most > np.float32(LEAST_LENGTH):
-                    scale = np.float32(1.0) / step
-                else:
-                    step = np.float32(0.0)
+                step, scale = byte_step(most)
                 left = round_bytes(source, scale, step, h, quick_at + r * stride, sums_at + r * 4)
                 row_sums[r] = -BIAS * row_sums[r]
                 long = np.float64(most) * np.sqrt(np.float64(h))  # no row of this extent is longer
