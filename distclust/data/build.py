@@ -43,22 +43,24 @@ def build_rows(ref: PartitionRef, view: BlockView, out: Rows) -> int:
     """
     rank = _hash_ranks(ref, out.row_ids)
     center = np.zeros(view.width) if view.center is None else np.ascontiguousarray(view.center, np.float64)
-    low, high = np.full(view.width, np.inf), np.full(view.width, -np.inf)
     dropped = []
     for batch in read_batches(ref, view.columns, view.width, encoding=view.encoding):
-        good = _good_rows(ref, view, batch, low, high)
-        target = rank[batch.start + good].astype(np.int64)
-        if view.axes is None:
-            write_rows(batch.values, center, view.unit_rows, good, target, out.x)
-        else:
-            out.x[target] = _projected(ref, view, batch, center, good)
+        good = np.arange(batch.n)
+        target = rank[batch.start : batch.start + batch.n].astype(np.int64)
+        plain = view.axes is None and view.encoding is None
+        # Rows that are written and finite were good: only where one is not, it is worth a reading to say which.
+        if not (plain and write_rows(batch.values, center, view.unit_rows, good, target, out.x)):
+            good = _good_rows(ref, view, batch, center)
+            target = target[good]
+            if view.axes is None:
+                write_rows(batch.values, center, view.unit_rows, good, target, out.x)
+            else:
+                out.x[target] = _projected(ref, view, batch, center, good)
         if out.weights is not None and batch.weights is not None:
             out.weights[target] = batch.weights[good]
         if len(good) < batch.n:
             bad = np.setdiff1d(np.arange(batch.n), good, assume_unique=True)
             dropped.append(rank[batch.start + bad])
-    if view.axes is None:
-        _check_extent(ref, view, low - center, high - center)
     return _close_gaps(out, np.concatenate(dropped)) if dropped else ref.n_rows
 
 
@@ -88,9 +90,11 @@ def _hash_ranks(ref: PartitionRef, row_ids: npt.NDArray[np.int64]) -> npt.NDArra
 
 
 def _good_rows(
-    ref: PartitionRef, view: BlockView, batch: RawBatch, low: npt.NDArray[np.float64], high: npt.NDArray[np.float64]
+    ref: PartitionRef, view: BlockView, batch: RawBatch, center: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.int64]:
+    """Return the places of the good rows of a batch; raise for a bad one that may not be dropped."""
     bad = np.zeros(batch.n, np.uint8)
+    low, high = np.full(view.width, np.inf), np.full(view.width, -np.inf)
     if view.encoding is None:
         scan_rows(batch.values, view.unit_rows, low, high, bad)
     else:
@@ -98,6 +102,8 @@ def _good_rows(
     if view.on_bad_rows == "error" and bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise bad_row_error(ref, batch.start + row, int(bad[row]), batch.values[row])
+    if view.axes is None:
+        _check_extent(ref, view, low - center, high - center)
     return np.flatnonzero(bad == 0).astype(np.int64, copy=False)
 
 

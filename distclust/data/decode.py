@@ -229,7 +229,7 @@ def bad_row_error(ref: PartitionRef, position: int, found: int, values: npt.NDAr
         if values is not None and not np.isfinite(values).all():
             wrong = np.isinf(values) if found == _INFINITE_ROW else ~np.isfinite(values)
             at = int(np.flatnonzero(wrong)[0])
-            message = f"value {at} of the vector is {values[at]}."
+            message = f"value {at} of the vector is {'NaN' if np.isnan(values[at]) else values[at]}."
     return DataError(
         message,
         where=place(ref, position),

@@ -46,9 +46,9 @@ def scan_rows(
     """
     values = read_argument(values, "values", _RAW, (None, None))
     m, d = values.shape
-    _scan_kernel(values.dtype.name)(
+    scan_rows, scan_unit_rows = _scan_kernels(values.dtype.name)
+    (scan_unit_rows if unit_rows else scan_rows)(
         values,
-        bool(unit_rows),
         write_argument(minimum, "minimum", "float64", (d,)),
         write_argument(maximum, "maximum", "float64", (d,)),
         write_argument(bad, "bad", "uint8", (m,)),
@@ -62,7 +62,7 @@ def write_rows(
     source: npt.NDArray[np.int64],
     target: npt.NDArray[np.int64],
     out: np.ndarray,
-) -> None:
+) -> bool:
     """Write chosen raw rows to their places in a block, if asked scaled to norm 1, then centred.
 
     ``out[target[i]] = values[source[i]] / norm - center``, all in float64, cast once.
@@ -79,18 +79,21 @@ def write_rows(
         Row positions in `values` and in `out`.
     out : float32 or float64 [n, d]
         The block.
+
+    Returns
+    -------
+    bool
+        Whether all that was written is finite, and the squares of its rows are in float64. It is not so where a row is
+        bad (see `scan_rows`), or too far from ``center`` for the type of the block.
     """
     values = read_argument(values, "values", _RAW, (None, None))
     d = values.shape[1]
     source = read_argument(source, "source", "int64", (None,))
-    _write_kernel(values.dtype.name)(
-        values,
-        read_argument(center, "center", "float64", (d,)),
-        bool(unit_rows),
-        source,
-        read_argument(target, "target", "int64", (len(source),)),
-        write_argument(out, "out", _FLOATS, (None, d)),
-    )
+    out = write_argument(out, "out", _FLOATS, (None, d))
+    kernel = _write_kernel(values.dtype.name, out.dtype.name)
+    target = read_argument(target, "target", "int64", (len(source),))
+    center = read_argument(center, "center", "float64", (d,))
+    return bool(kernel(values, center, bool(unit_rows), source, target, out))
 
 
 def column_sums(
@@ -135,51 +138,85 @@ def column_sums(
 
 
 @once
-def _scan_kernel(dtype: str) -> Any:
+def _scan_kernels(dtype: str) -> Any:
     sqnorm_of_row = make_row_sqnorm(dtype)
     size = np.dtype(dtype).itemsize
 
-    @jit(name=f"scan_rows_{dtype}")
-    def scan(values, unit_rows, minimum, maximum, bad):
+    @jit(name=f"scan_unit_rows_{dtype}")
+    def scan_unit_rows(values, minimum, maximum, bad):
         m, d = values.shape
         values_at = address(values)
         for r in range(m):
             total = sqnorm_of_row(values_at + r * d * size, d)
             bad[r] = OK
             if not np.isfinite(total):
-                # Finite values may have squares that are not, which only matters where the norm is needed.
-                finite = not unit_rows
-                for i in range(d):
-                    finite &= np.isfinite(np.float64(values[r, i]))
-                if not finite:
-                    bad[r] = NON_FINITE
-                    continue
-            if unit_rows and total == 0.0:
+                bad[r] = NON_FINITE
+            elif total == 0.0:
                 bad[r] = ZERO_ROW
-                continue
-            norm = np.sqrt(total) if unit_rows else 1.0
-            for i in range(d):
-                value = np.float64(values[r, i]) / norm
-                minimum[i] = value if value < minimum[i] else minimum[i]
-                maximum[i] = value if value > maximum[i] else maximum[i]
+            else:
+                norm = np.sqrt(total)
+                for i in range(d):
+                    value = np.float64(values[r, i]) / norm
+                    minimum[i] = value if value < minimum[i] else minimum[i]
+                    maximum[i] = value if value > maximum[i] else maximum[i]
 
-    return scan
+    @jit(name=f"scan_rows_{dtype}")
+    def scan_rows(values, minimum, maximum, bad):
+        m, d = values.shape
+        values_at = address(values)
+        for start in range(0, m, 4):
+            stop = min(m, start + 4)
+            clean = stop - start == 4
+            for r in range(start, stop):
+                bad[r] = OK
+                # Finite values may have squares that are not.
+                if not np.isfinite(sqnorm_of_row(values_at + r * d * size, d)):
+                    for i in range(d):
+                        if not np.isfinite(np.float64(values[r, i])):
+                            bad[r] = NON_FINITE
+                clean &= bad[r] == OK
+            if clean:  # four rows share a reading of the ranges
+                for i in range(d):
+                    a, b, c, e = values[start, i], values[start + 1, i], values[start + 2, i], values[start + 3, i]
+                    low, least = a if a < b else b, c if c < e else e
+                    high, most = a if a > b else b, c if c > e else e
+                    low, high = low if low < least else least, high if high > most else most
+                    minimum[i] = low if low < minimum[i] else minimum[i]
+                    maximum[i] = high if high > maximum[i] else maximum[i]
+                continue
+            for r in range(start, stop):
+                if bad[r] != OK:
+                    continue
+                for i in range(d):
+                    value = np.float64(values[r, i])
+                    minimum[i] = value if value < minimum[i] else minimum[i]
+                    maximum[i] = value if value > maximum[i] else maximum[i]
+
+    return scan_rows, scan_unit_rows
 
 
 @once
-def _write_kernel(dtype: str) -> Any:
-    sqnorm_of_row = make_row_sqnorm(dtype)
-    size = np.dtype(dtype).itemsize
+def _write_kernel(dtype: str, out_dtype: str) -> Any:
+    sqnorm_of_row, sqnorm_written = make_row_sqnorm(dtype), make_row_sqnorm(out_dtype)
+    size, out_size = np.dtype(dtype).itemsize, np.dtype(out_dtype).itemsize
 
-    @jit(name=f"write_rows_{dtype}")
+    @jit(name=f"write_rows_{dtype}_{out_dtype}")
     def write(values, center, unit_rows, source, target, out):
         d = values.shape[1]
-        values_at = address(values)
+        values_at, out_at = address(values), address(out)
+        finite = True
         for p in range(source.shape[0]):
             r, t = source[p], target[p]
-            norm = np.sqrt(sqnorm_of_row(values_at + r * d * size, d)) if unit_rows else 1.0
-            for i in range(d):
-                out[t, i] = np.float64(values[r, i]) / norm - center[i]
+            if unit_rows:
+                norm = np.sqrt(sqnorm_of_row(values_at + r * d * size, d))
+                finite &= np.isfinite(norm)
+                for i in range(d):
+                    out[t, i] = np.float64(values[r, i]) / norm - center[i]
+            else:  # a division by 1 costs as much as the rest
+                for i in range(d):
+                    out[t, i] = np.float64(values[r, i]) - center[i]
+            finite &= np.isfinite(sqnorm_written(out_at + t * d * out_size, d))
+        return finite
 
     return write
 

@@ -22,6 +22,7 @@ from distclust.data.refs import METRICS, BlockView, Metric, PartitionRef, RawVie
 from distclust.data.sources import Source
 from distclust.engines.events import Note, StageEnded, StageStarted
 from distclust.engines.protocol import Engine, Pinned, StepContext
+from distclust.engines.sampled import ALL_ROWS
 from distclust.errors import DataError, UsageError, unknown_name
 from distclust.kernels.heads import HeadAxes
 from distclust.kernels.moments import column_sums, scan_rows
@@ -47,10 +48,19 @@ NO_FMA = (
 
 @dataclass(frozen=True)
 class ProfileStep:
-    """Count, extent, bad rows and a hash sample of one partition, read from the source in batches."""
+    """Count, extent, bad rows and a hash sample of one partition, read from the source in batches.
+
+    Attributes
+    ----------
+    sample_rows : int
+    unit_rows : bool
+    below : int
+        Rows with a hash of that and more are left out of the sample.
+    """
 
     sample_rows: int
     unit_rows: bool
+    below: int
 
     def __call__(self, rows: RawRows, value: None, context: StepContext) -> ProfileStats:
         """Read a partition once."""
@@ -79,8 +89,9 @@ class ProfileStep:
     ) -> KeyedRows:
         ids = (first_id + good).astype(np.int64)
         keys = hash_rows(ids)
-        if len(sample.keys) == self.sample_rows:
-            near = keys < sample.keys[-1]
+        below = min(self.below, int(sample.keys[-1]) if len(sample.keys) == self.sample_rows else ALL_ROWS)
+        if below < ALL_ROWS:
+            near = keys < np.uint64(below)
             ids, good = ids[near], good[near]
         if not len(ids):
             return sample
@@ -321,8 +332,13 @@ def profile_pass(
     started = time.perf_counter()
     engine.options.emit(StageStarted(stage="profile", total_rows=source.n_rows))
     raw = engine.pin(refs, RawView(source.columns, source.width, unit, on_bad_rows), label="source rows")
-    step = ProfileStep(SAMPLE_ROWS, unit)
-    profile: ProfileStats = engine.fold(raw, step, ProfileStats.merge, label="profile")
+    # Twice as many rows as the sample wants: with fewer, partitions hand on little that is left out later.
+    below = min(ALL_ROWS, 2 * ALL_ROWS * SAMPLE_ROWS // max(1, source.n_rows))
+    for limit in (below, ALL_ROWS):
+        step = ProfileStep(SAMPLE_ROWS, unit, limit)
+        profile: ProfileStats = engine.fold(raw, step, ProfileStats.merge, label="profile")
+        if len(profile.sample.row_ids) == min(SAMPLE_ROWS, profile.n_rows):
+            break
     engine.options.emit(StageEnded(stage="profile", seconds=time.perf_counter() - started))
     if profile.first_bad is not None:
         bad = profile.first_bad

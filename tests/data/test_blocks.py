@@ -143,11 +143,11 @@ def test_bad_rows_are_errors_that_name_the_row(tmp_path: Path, cache: NodeCache)
         open_blocks(cache, source, BlockView(source.columns, 3))
     assert str(caught.value) == (
         f"{tmp_path}/b.parquet, row group 2, row 65 of the file (row 165 of the dataset): "
-        "value 2 of the vector is nan. "
+        "value 2 of the vector is NaN. "
         "Repair or remove the row, or drop such rows with on_bad_rows='drop' (--on-bad-rows drop)."
     )
     array = open_source(x)
-    with pytest.raises(DataError, match="array row 65: value 2 of the vector is nan"):
+    with pytest.raises(DataError, match="array row 65: value 2 of the vector is NaN"):
         open_blocks(cache, array, BlockView(array.columns, 3))
     array.close()
 

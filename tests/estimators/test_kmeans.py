@@ -96,6 +96,20 @@ def test_zero_rows_under_cosine_are_named(blobs: np.ndarray) -> None:
     assert np.flatnonzero(km.labels_ == -1).tolist() == [37]
 
 
+@pytest.mark.parametrize(("value", "name"), [(np.nan, "NaN"), (-np.inf, "-inf")])
+def test_rows_that_are_not_finite_are_named(blobs: np.ndarray, value: float, name: str) -> None:
+    X = blobs.copy()
+    X[37, 1] = value
+    named = rf"array row 37: value 1 of the vector is {name}\..*on_bad_rows='drop'"
+    fitted = KMeans(3, random_state=0).fit(blobs)
+    for asked in (KMeans(3).fit, KMeans(3).partial_fit, fitted.predict, fitted.transform, fitted.score):
+        with pytest.raises(DataError, match=named):
+            asked(X)
+    km = KMeans(3, on_bad_rows="drop", random_state=0).fit(X)
+    assert np.flatnonzero(km.labels_ == -1).tolist() == [37]
+    assert np.array_equal(km.predict(X), km.labels_)
+
+
 def test_an_array_of_centres_and_every_init_finds_the_blobs(blobs: np.ndarray) -> None:
     for init in ("k-means||", "k-means++", "random", blobs[[0, 300, 500]]):
         km = KMeans(3, init=init, random_state=0, n_init=3).fit(blobs)

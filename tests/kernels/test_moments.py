@@ -117,8 +117,26 @@ class TestWriteRows:
     def test_no_rows(self) -> None:
         nothing = np.empty(0, np.int64)
         out = np.ones((2, 3), np.float32)
-        write_rows(np.empty((0, 3), np.float32), np.zeros(3), False, nothing, nothing, out)
+        assert write_rows(np.empty((0, 3), np.float32), np.zeros(3), False, nothing, nothing, out)
         assert (out == 1).all()
+
+    @pytest.mark.parametrize("unit_rows", [False, True])
+    @pytest.mark.parametrize("dtype", FLOATS)
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_tells_of_one_bad_value_anywhere(self, value: float, dtype: str, unit_rows: bool) -> None:
+        rows, out = np.arange(9), np.empty((9, 9), np.float32)
+        for at in range(9):
+            values = raw_rows(9, 9, dtype)
+            assert write_rows(values, np.zeros(9), unit_rows, rows, rows, out)
+            values[at, (at + 5) % 9] = value
+            assert not write_rows(values, np.zeros(9), unit_rows, rows, rows, out)
+
+    def test_tells_of_rows_that_no_scan_accepts_or_no_block_holds(self) -> None:
+        row, out = np.zeros(1, np.int64), np.empty((1, 2), np.float32)
+        assert not write_rows(np.zeros((1, 2)), np.ones(2), True, row, row, out)
+        assert not write_rows(np.asarray([[1e200, 1.0]]), np.ones(2), True, row, row, out)
+        assert not write_rows(np.asarray([[1e39, 1.0]]), np.ones(2), False, row, row, out)
+        assert write_rows(np.zeros((1, 2)), np.ones(2), False, row, row, out)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

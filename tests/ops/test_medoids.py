@@ -122,7 +122,7 @@ def test_rows_that_do_not_fit_the_metric_are_refused() -> None:
         with pytest.raises(UsageError, match="would overflow float32"):
             measured(engine, (X * 1e20).astype(np.float32), metric="sqeuclidean")
         X[7, 2] = np.nan
-        with pytest.raises(DataError, match="array row 7: value 2 of the vector is nan"):
+        with pytest.raises(DataError, match="array row 7: value 2 of the vector is NaN"):
             measured(engine, X, metric="manhattan")
         data = measured(engine, X, metric="manhattan", on_bad_rows="drop")
         assert (data.n_rows, data.n_bad) == (299, 1)

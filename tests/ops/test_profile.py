@@ -15,7 +15,8 @@ from distclust.engines.events import Event, Note
 from distclust.engines.local import LocalEngine
 from distclust.engines.protocol import Engine, EngineOptions
 from distclust.errors import DataError, UsageError
-from distclust.ops.profile import partition_bytes, plan, prepare
+from distclust.kernels.random import hash_rows
+from distclust.ops.profile import SAMPLE_ROWS, partition_bytes, plan, prepare
 from distclust.ops.sample import draw_rows, hash_sample
 from tests.algorithms.rows import prepared, random_sizes
 
@@ -70,15 +71,30 @@ def _files(directory: Path, bad: float) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_bad_row_is_named_by_file_row_group_and_row(engine: Engine, tmp_path: Path, bad: float) -> None:
+@pytest.mark.parametrize(("bad", "name"), [(np.nan, "NaN"), (np.inf, "inf")])
+def test_a_bad_row_is_named_by_file_row_group_and_row(engine: Engine, tmp_path: Path, bad: float, name: str) -> None:
     source = open_source(_files(tmp_path, bad))
     with pytest.raises(
         DataError,
-        match=rf"part-2.parquet, row group 1, row 30 of the file \(row 230 of the dataset\): value 1 .* {bad}",
+        match=rf"part-2.parquet, row group 1, row 30 of the file \(row 230 of the dataset\): value 1 .* {name}",
     ) as caught:
         prepare(engine, source, plan(engine, source))
     assert "--on-bad-rows drop" in str(caught.value)
+
+
+@pytest.mark.parametrize("good", [5000, 700, 300])
+def test_the_centre_is_the_mean_of_the_first_good_rows_by_hash(good: int) -> None:
+    # Of 5000 rows about 1000 are looked at for a sample of 512: with most of them bad, these do not suffice.
+    rows = np.random.default_rng(3).normal(size=(5000, 2)).astype(np.float32)
+    rows[np.random.default_rng(4).permutation(5000)[good:], 1] = np.nan
+    ids = np.flatnonzero(np.isfinite(rows[:, 1]))
+    first = np.sort(ids[np.argsort(hash_rows(ids))[:SAMPLE_ROWS]])
+    with LocalEngine(2) as engine:
+        source = open_source(rows)
+        data = prepare(engine, source, plan(engine, source), on_bad_rows="drop")
+        source.close()
+    assert data.moments.n_rows == good
+    assert data.offset == pytest.approx(rows[first].astype(np.float64).mean(axis=0), rel=1e-12)
 
 
 def test_dropped_rows_are_counted_and_said(tmp_path: Path) -> None:
