@@ -56,7 +56,8 @@ class Candidates:
     scale, mass_scale : float
         Fixed-point scales of potential and masses.
     rough : bool
-        Whether a row's distance may be to a candidate that is hardly farther than the nearest.
+        Whether a row's distance may be to a candidate that is hardly farther than the nearest, and where rows have a
+        head, only that on its axes.
     """
 
     rounds: tuple[CenterSet, ...]
@@ -106,7 +107,11 @@ def _nearest_candidate(block: Block, value: Candidates, context: StepContext) ->
     first = sum(len(part) for part in value.rounds[:known])
     for part in value.rounds[known:]:
         fresh = part.roughly(block, context) if value.rough else part.nearest(block, context)
-        distance = row_sqdist(block.x, part.rows, fresh)
+        coordinates = part.coordinates(block, context) if value.rough else None
+        if coordinates is None:
+            distance = row_sqdist(block.x, part.rows, fresh)
+        else:
+            distance = row_sqdist(coordinates.heads, part.on_axes, fresh)
         labels = np.where(distance < sqdist, fresh + np.int32(first), labels)
         sqdist = np.minimum(distance, sqdist)
         first += len(part)
@@ -235,8 +240,8 @@ def spread(engine: Engine, data: PreparedData, count: int, *, seed: int, stage: 
     seed, stage : int
         Key of the draws.
     rough : bool, default=True
-        Draw by distances to candidates that are nearly nearest, for a third of the work; again by exact ones should a
-        row come out that equals an earlier one.
+        Draw by distances to candidates that are nearly nearest, on the axes of the head where there is one, for a third
+        of the work or less; again by exact ones should a row come out that equals an earlier one.
     """
     first = draw_rows(engine, data.pinned, 1, seed=seed, stage=stage + STAGE_FIRST)
     value = _with(data, None, first.rows, rough=rough)

@@ -294,6 +294,7 @@ def _describe(state: LloydState) -> dict[str, object]:
         "anchors": state.anchors,
         "by_lists": state.by_lists,
         "next_pass": state.next_pass,
+        "squares": state.squares,
     }
 
 
@@ -314,4 +315,5 @@ def _rebuild(name: str, found: Checkpoint) -> LloydState | None:
         record["anchors"],
         record["by_lists"],
         record["next_pass"],
+        record["squares"],
     )

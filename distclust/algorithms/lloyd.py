@@ -20,7 +20,7 @@ from distclust.data.block import Block
 from distclust.engines.events import IterationEnded, StageEnded, StageStarted
 from distclust.engines.protocol import Engine, StepContext
 from distclust.kernels.lloyd import accumulate, accumulate_moved, farthest, fixed_sums, row_sqdist, row_sqnorm
-from distclust.kernels.updates import cluster_means, step_beyond
+from distclust.kernels.updates import cluster_means, explained_squares, step_beyond
 from distclust.ops.bounds import BoundedPass, bounds_pay, level_step
 from distclust.ops.centers import CenterSet
 from distclust.ops.near import NearCenters
@@ -103,6 +103,8 @@ class LloydValue:
     inertia_scale : float
     bounded : BoundedPass or None
         Set where bounds pay.
+    measured : bool, default=True
+        Whether the distances of rows to their centres are wanted: for the inertia and the farthest rows.
     """
 
     centers: CenterSet
@@ -112,6 +114,7 @@ class LloydValue:
     scales: SumScales
     inertia_scale: float
     bounded: BoundedPass | None
+    measured: bool = True
 
 
 @dataclass(frozen=True)
@@ -124,16 +127,22 @@ class LloydStep:
         """Assign the rows of a block and sum."""
         # The old labels first: should they be lost, finding them again must not push out the new ones.
         old = None if value.previous is None else value.previous.labels(block, context)
+        sqdist = None
         if value.bounded is not None:
             labels, sqdist = value.bounded.assign(block, old, context)
         else:
             rule = value.centers if value.anchor is None else NearCenters(value.centers, value.anchor)
             labels = rule.labels(block, context)
-            sqdist = row_sqdist(block.x, value.centers.rows, labels)
-        inertia = FixedPair.zeros(1, value.inertia_scale)
-        fixed_sums(sqdist, block.weights, np.zeros(block.n, np.int32), inertia.scale, inertia.high, inertia.low)
+            if value.measured:
+                sqdist = row_sqdist(block.x, value.centers.rows, labels)
         moved = block.n if old is None else int(np.count_nonzero(old != labels))
         sums = _totals(block, labels, value) if old is None or value.totals else _changes(block, old, labels, value)
+        inertia = FixedPair.zeros(1, value.inertia_scale)
+        if sqdist is None:
+            assert self.far_rows == 0
+            sqdist = np.zeros(block.n)
+        else:
+            fixed_sums(sqdist, block.weights, np.zeros(block.n, np.int32), inertia.scale, inertia.high, inertia.low)
         return LloydStats(sums, inertia, moved, self._far(block, sqdist, labels))
 
     def _far(self, block: Block, sqdist: Floats, labels: npt.NDArray[np.int32]) -> FarRows:
@@ -227,6 +236,8 @@ class LloydState:
     next_pass : {"all", "anchor", "lists", "last"}
         Whether the next pass finds the nearest of all centres, makes lists, or uses those of ``anchor``. A last one
         finds the nearest, and if it changes little, leaves centres and labels as they are.
+    squares : float or None
+        Sum of w * ||x||^2 of the rows, from the last pass that measured distances.
     """
 
     centers: Floats
@@ -240,6 +251,7 @@ class LloydState:
     anchors: int = 0
     by_lists: int = 0
     next_pass: NextPass = "all"
+    squares: float | None = None
 
     @property
     def inertia(self) -> float:
@@ -340,26 +352,33 @@ def _iterate(
     previous = memory.last_rule(state, data)
     centers = memory.center_set(state.centers, data)
     scale = data.inertia_scale(float(row_sqnorm(centers.rows).max()))
-    # A far row that becomes a centre is on no list: clusters wait for one until all centres are looked at.
+    # A far row that becomes a centre is on no list: clusters wait for one until all centres are looked at. And without
+    # far rows the distances are not needed row by row: the inertia follows from the sums.
+    measured = kind != "lists" or state.squares is None
     step = LloydStep(0 if kind == "lists" else min(len(centers), FAR_ROWS))
     bounded = None
     if memory.bound_step is not None:
         assert not isinstance(previous, NearCenters)
         bounded = BoundedPass(memory.bound_step, previous, centers)
     lists_of = None if anchor is None else memory.center_set(anchor, data)
-    value = LloydValue(centers, lists_of, previous, memory.totals is None, data.scales, scale, bounded)
+    value = LloydValue(centers, lists_of, previous, memory.totals is None, data.scales, scale, bounded, measured)
     with engine.share(value) as shared:
         stats: LloydStats = engine.fold(data.pinned, step, LloydStats.merge, shared, label="lloyd")
     memory.totals = stats.sums if memory.totals is None else memory.totals.merge(stats.sums)
+    mass = memory.totals.mass / data.scales.mass
+    explained = explained_squares(memory.totals.sums, data.scales.columns, mass, centers.rows)
+    squares = stats.inertia.total() + explained if measured else state.squares
+    assert squares is not None
+    inertia = stats.inertia.total() if measured else max(squares - explained, 0.0)
     unit = data.view.unit_rows
     means, reassigned, empty = update_centers(state.centers, memory.totals, stats.far, data.scales, unit=unit)
     moved_share = stats.moved / data.moments.n_rows
     late = state.iteration + 1 >= FIRST_PASSES
     if memory.bound_step is None and memory.bounds and late and bounds_pay(len(centers), data.width, moved_share):
-        memory.bound_step = level_step(stats.inertia.total() / data.moments.mass)
+        memory.bound_step = level_step(inertia / data.moments.mass)
     entry = Iteration(
         state.iteration + 1,
-        stats.inertia.total(),
+        inertia,
         float(np.cumsum(row_sqdist(means, state.centers, np.arange(len(means), dtype=np.int32)))[-1]),
         stats.moved,
         reassigned,
@@ -408,6 +427,7 @@ def _iterate(
         state.anchors + (kind == "anchor"),
         state.by_lists + 1 if kind == "lists" else 0,
         following,
+        squares if memory.lists is not None else None,
     )
 
 

@@ -244,3 +244,47 @@ def _fold(emit: Emitter, vector: ir.Value) -> ir.Value:
         )
         vector = emit.ir.fadd(lower, upper)
     return emit.ir.extract_element(vector, ir.Constant(I32, 0))
+
+
+def make_lane_potentials(dtype: str) -> Any:
+    """Return ``lane_potentials(products, norm, sqnorms, weights, current, count, lanes)`` for products of `dtype`.
+
+    Stores ``sum of weight * min(max(product + norm + sqnorm, 0), current)`` over every 16th row in each of 16 lanes
+    (float64); ``product + norm`` is rounded to `dtype`. `count` is a multiple of 16.
+    """
+    scalar = types.float32 if dtype == "float32" else types.float64
+
+    @intrinsic
+    def lane_potentials(typing_context, products, norm, sqnorms, weights, current, count, lanes):
+        def codegen(context, builder, signature, arguments):
+            products, norm, sqnorms, weights, current, count, lanes = arguments
+            emit = Emitter(builder, "float64")
+            narrow = ir.VectorType(norm.type, _LANES)
+            norms = builder.insert_element(ir.Constant(narrow, ir.Undefined), norm, ir.Constant(I32, 0))
+            norms = builder.shuffle_vector(norms, norms, ir.Constant(ir.VectorType(I32, _LANES), [0] * _LANES))
+            size, zero = (4 if dtype == "float32" else 8), emit.same(0.0)
+
+            def body(i: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+                out = []
+                for part, total in enumerate(sums):
+                    at = emit.add(i, part * _LANES)
+                    product = builder.fadd(emit.load(emit.place(products, at, size), narrow, size), norms)
+                    if dtype == "float32":
+                        product = builder.fpext(product, emit.vector)
+                    square, weight, near = (
+                        emit.load(emit.place(start, at), emit.vector, 8) for start in (sqnorms, weights, current)
+                    )
+                    sqdist = builder.fadd(product, square)
+                    sqdist = builder.select(builder.fcmp_ordered(">", sqdist, zero), sqdist, zero)
+                    sqdist = builder.select(builder.fcmp_ordered("<", sqdist, near), sqdist, near)
+                    out.append(builder.fadd(total, builder.fmul(weight, sqdist)))
+                return out
+
+            sums = emit.loop(ir.Constant(I64, 0), count, _LANES * _ACCUMULATORS, [zero] * _ACCUMULATORS, body)
+            for part, total in enumerate(sums):
+                emit.store(total, emit.place(lanes, part * _LANES), 8)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, scalar, *[types.int64] * 5), codegen
+
+    return lane_potentials

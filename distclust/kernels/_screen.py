@@ -310,36 +310,69 @@ def round_bytes(typing_context, x, scale, step, d, out, sums):
 def list_below(typing_context, values, count, limit, out):
     """List the places of float32 `values` that are at most `limit` (float32), in order; return how many there are.
 
-    `count` is a multiple of 16; `out` (int32) has room for all and a vector more.
+    `count` is a multiple of 16; `out` (int32) has room for all and a vector more. Quick where they are few.
     """
 
     def codegen(context, builder, signature, arguments):
         values, count, limit, out = arguments
         emit = Emitter(builder, "float32")
-        lanes = emit.lanes
-        limits, own = emit.splat(limit), ir.Constant(emit.indices, list(range(lanes)))
 
-        def body(i: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
-            (found,) = carried
-            near = builder.fcmp_ordered("<=", emit.load(emit.place(values, i), emit.vector, 4), limits)
+        def listed(places: ir.Value, _: ir.Value, near: ir.Value, found: ir.Value) -> ir.Value:
+            return emit.pack_places(places, near, emit.place(out, found, 4))
+
+        return _list_places(emit, values, count, limit, listed, branch=True)
+
+    return types.int64(types.int64, types.int64, types.float32, types.int64), codegen
+
+
+@intrinsic
+def list_values_below(typing_context, values, count, limit, out, lows):
+    """Do the same as `list_below`, and list the values beside their places (`lows`, float32). Quick for many, too."""
+
+    def codegen(context, builder, signature, arguments):
+        values, count, limit, out, lows = arguments
+        emit = Emitter(builder, "float32")
+
+        def listed(places: ir.Value, value: ir.Value, near: ir.Value, found: ir.Value) -> ir.Value:
+            emit.pack_places(builder.bitcast(value, emit.indices), near, emit.place(lows, found, 4))
+            return emit.pack_places(places, near, emit.place(out, found, 4))
+
+        # Where packing is one instruction, it costs less than a wrong guess whether there is something to pack.
+        return _list_places(emit, values, count, limit, listed, branch=not machine().byte_products)
+
+    return types.int64(types.int64, types.int64, types.float32, types.int64, types.int64), codegen
+
+
+def _list_places(
+    emit: Emitter, values: ir.Value, count: ir.Value, limit: ir.Value, listed: Any, *, branch: bool
+) -> ir.Value:
+    """Emit a loop over vectors of values; ``listed(places, values, near, found)`` stores those that are near."""
+    builder, lanes = emit.ir, emit.lanes
+    limits, own = emit.splat(limit), ir.Constant(emit.indices, list(range(lanes)))
+
+    def body(i: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+        (found,) = carried
+        value = emit.load(emit.place(values, i), emit.vector, 4)
+        near = builder.fcmp_ordered("<=", value, limits)
+        before = builder.block
+        if branch:
             bits = builder.bitcast(near, ir.IntType(lanes))
-            before = builder.block
             some, after = builder.append_basic_block("some"), builder.append_basic_block("none")
             builder.cbranch(builder.icmp_unsigned("==", bits, ir.Constant(bits.type, 0)), after, some)
             builder.position_at_end(some)
-            places = builder.add(emit.splat(builder.trunc(i, I32)), own)
-            more = builder.add(found, emit.pack_places(places, near, emit.place(out, found, 4)))
-            builder.branch(after)
-            builder.position_at_end(after)
-            new = builder.phi(I64)
-            new.add_incoming(found, before)
-            new.add_incoming(more, some)
-            return [new]
+        places = builder.add(emit.splat(builder.trunc(i, I32)), own)
+        more = builder.add(found, listed(places, value, near, found))
+        if not branch:
+            return [more]
+        builder.branch(after)
+        builder.position_at_end(after)
+        new = builder.phi(I64)
+        new.add_incoming(found, before)
+        new.add_incoming(more, some)
+        return [new]
 
-        (found,) = emit.loop(ir.Constant(I64, 0), count, lanes, [ir.Constant(I64, 0)], body)
-        return found
-
-    return types.int64(types.int64, types.int64, types.float32, types.int64), codegen
+    (found,) = emit.loop(ir.Constant(I64, 0), count, lanes, [ir.Constant(I64, 0)], body)
+    return found
 
 
 @intrinsic

@@ -31,6 +31,7 @@ from distclust.kernels._screen import (
     lane_minima,
     largest_value,
     list_below,
+    list_values_below,
     make_byte_scores,
     round_bytes,
 )
@@ -177,7 +178,7 @@ def _by_bytes(x: np.ndarray, centers: ScreenedCenters, known: HeadRows | None, o
         np.zeros(block, np.int32),
         np.empty(width + CANDIDATE_LANES, np.int32),
         np.empty(width + CANDIDATE_LANES, np.float32),
-        np.empty(width, np.bool_),
+        np.empty(width + CANDIDATE_LANES, np.int32),
         np.empty(MINIMA + 2, np.float32),
     )
     at_once = _CHUNK_ROWS if centers.head is not None and known is None else max(n, 1)
@@ -194,7 +195,7 @@ def _near_kernel(dtype: str) -> Any:
     byte_scores = make_byte_scores(_ROWS, _VECTORS)
 
     @jit(name=f"near_{dtype}")
-    def near(x, panels, floats, quick, scores, turns, row_sums, found, lows, inside, minima, out):
+    def near(x, panels, floats, quick, scores, turns, row_sums, found, lows, chosen, minima, out):
         n, h = x.shape
         n_panels, quads = panels.shape[0], panels.shape[1]
         block, width = scores.shape
@@ -226,13 +227,13 @@ def _near_kernel(dtype: str) -> Any:
             for r in range(rows):
                 row_at = scores_at + r * width * _SIZE
                 lane_minima(row_at, width, minima_at)
-                _lowest(row_at, scores[r], minima, found, lows, inside, out[start + r])
+                _lowest(row_at, scores[r], minima, found, lows, chosen, out[start + r])
 
     return near
 
 
 @jit
-def _lowest(row_at, scores, minima, found, lows, inside, out):
+def _lowest(row_at, scores, minima, found, lows, chosen, out):
     """Choose the places of lowest scores, in order; `minima` has those of 64 lanes, then their lowest and highest.
 
     Among equals at the end of the list the lowest places are taken.
@@ -250,28 +251,42 @@ def _lowest(row_at, scores, minima, found, lows, inside, out):
             high, within = middle, below
         else:
             low = middle
-    count = list_below(row_at, scores.shape[0], high, address(found))
-    full = -(-count // CANDIDATE_LANES) * CANDIDATE_LANES
-    for c in range(count):
-        lows[c] = scores[found[c]]
-    for c in range(count, full):
-        lows[c] = np.inf
+    found_at, lows_at, chosen_at = address(found), address(lows), address(chosen)
     if wanted == 1:
+        list_below(row_at, scores.shape[0], high, found_at)
         out[0] = found[0]
         return
+    count = list_values_below(row_at, scores.shape[0], high, found_at, lows_at)
+    full = -(-count // CANDIDATE_LANES) * CANDIDATE_LANES
+    for c in range(count, full):
+        lows[c] = np.inf
+    # The highest that so many are not above; none has it where the end of the list is among equals.
+    last = np.float32(-np.inf)
+    for c in range(count):
+        last = lows[c] if count_below(lows_at, full, lows[c]) == wanted else last
+    if list_below(lows_at, full, last, chosen_at) == wanted:
+        for c in range(wanted):
+            out[c] = found[chosen[c]]
+        return
+    _lowest_of_equals(lows, count, full, found, out)
+
+
+@jit
+def _lowest_of_equals(lows, count, full, found, out):
+    """Choose by value, then by place."""
+    wanted, size = out.shape[0], 0
     kept, border = 0, np.float32(np.inf)
     for c in range(count):
-        inside[c] = count_below(address(lows), full, lows[c]) <= wanted
-        if inside[c]:
+        if count_below(address(lows), full, lows[c]) <= wanted:
             kept += 1
         else:
             border = min(border, lows[c])
-    size = 0
     for c in range(count):
-        tied = not inside[c] and lows[c] == border and kept < wanted
-        if tied:
+        inside = lows[c] < border
+        if not inside and lows[c] == border and kept < wanted:
+            inside = True
             kept += 1
-        if inside[c] or tied:
+        if inside:
             out[size] = found[c]
             size += 1
 

@@ -111,31 +111,21 @@ def screen_centers(
         return None
     heads, tails = (centers, np.zeros(k)) if head is None else head_rows(centers, head)
     lengths = np.sqrt(row_sqnorms(heads))
-    width = heads.shape[1]
-    quads, n_panels = -(-width // QUAD), -(-k // _WIDTH)
-    padded = n_panels * _WIDTH
-    steps = np.zeros(padded, np.float32)
-    steps[:k] = np.abs(heads).max(axis=1) / np.float32(MOST)
-    # A centre too short for its step to be a normal number is its own rounding error, in full.
-    steps[:k][lengths < LEAST_LENGTH] = 0.0
-    scale = np.divide(1.0, steps[:k], out=np.zeros(k), where=steps[:k] > 0)
-    whole = np.zeros((padded, quads * QUAD), np.int16)
-    whole[:k, :width] = np.clip(np.rint(heads * scale[:, None]), -MOST, MOST)
-    left = np.ascontiguousarray(heads - whole[:k, :width] * steps[:k, None].astype(np.float64))
-    shares = np.divide(np.sqrt(row_sqnorms(left)), lengths, out=np.ones(k), where=lengths > 0)
-    by_quad = (whole + BIAS).astype(np.uint8).reshape(n_panels, _WIDTH, quads, QUAD).transpose(0, 2, 1, 3)
-    raw = np.empty(by_quad.size + 64, np.uint8)
+    quads, n_panels = -(-heads.shape[1] // QUAD), -(-k // _WIDTH)
+    size = n_panels * quads * _WIDTH * QUAD
+    raw = np.empty(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
-    panels = raw[start : start + by_quad.size].reshape(by_quad.shape)
-    panels[...] = by_quad
-    floats = np.zeros((CENTER_FLOATS, padded), np.float32)
-    norms = np.full(padded, np.inf, np.float32)
+    panels = raw[start : start + size].reshape(n_panels, quads, _WIDTH, QUAD)
+    panels[...] = BIAS
+    floats = np.zeros((CENTER_FLOATS, n_panels * _WIDTH), np.float32)
+    norms = np.full(n_panels * _WIDTH, np.inf, np.float32)
     norms[:k] = packed.norms[:k]
-    floats[0], floats[1] = steps, norms
+    share = _round_centers(read_argument(heads, "heads", "float32", (k, None)), lengths, panels, floats[0])
+    floats[1] = norms
     floats[2, :k] = lengths * (1 + 2.0**-20)
     floats[3, :k] = tails * (1 + 2.0**-20)
     floats = np.ascontiguousarray(floats.reshape(CENTER_FLOATS, n_panels, _WIDTH).transpose(1, 0, 2))
-    return ScreenedCenters(packed, centers, head, panels, floats, norms, float(shares.max()) * (1 + 2.0**-20), reach)
+    return ScreenedCenters(packed, centers, head, panels, floats, norms, share * (1 + 2.0**-20), reach)
 
 
 def assign_labels(
@@ -256,6 +246,29 @@ def _screen(
             known[some],
         )
     return labels, np.flatnonzero(unsure)
+
+
+@jit
+def _round_centers(heads, lengths, panels, steps):
+    """Round centres into their panels, and store their steps; return the largest error as a share of a length."""
+    (k, h), share = heads.shape, 0.0
+    for j in range(k):
+        most = np.float32(0.0)
+        for i in range(h):
+            most = max(most, abs(heads[j, i]))
+        # A centre too short for its step to be a normal number is its own rounding error, in full.
+        step = most / np.float32(MOST) if lengths[j] >= LEAST_LENGTH else np.float32(0.0)
+        scale = 1.0 / np.float64(step) if step > 0 else 0.0
+        panel, lane, left = j // _WIDTH, j % _WIDTH, 0.0
+        for i in range(h):
+            value = np.float64(heads[j, i])
+            whole = min(max(np.rint(value * scale), -np.float64(MOST)), np.float64(MOST))
+            panels[panel, i // QUAD, lane, i % QUAD] = np.uint8(np.int64(whole) + BIAS)
+            error = value - whole * np.float64(step)
+            left += error * error
+        steps[j] = step
+        share = max(share, np.sqrt(left) / lengths[j] if lengths[j] > 0 else 1.0)
+    return share
 
 
 @jit

@@ -10,15 +10,19 @@ import numpy.typing as npt
 from distclust.kernels._arguments import read_argument, weights_argument
 from distclust.kernels._emit import SIZES, address
 from distclust.kernels._jit import jit, once
-from distclust.kernels._rows import make_row_sqdist
+from distclust.kernels._rows import make_lane_potentials, make_row_sqdist
 
 CANCELLED = 2.0**-8
 """Share of ||x||^2 under which float32 products leave fewer than about 16 good bits of a squared distance."""
 
 
+LANES = 16
+"""Sums that a potential is added up in, row i in sum i mod 16: one alone waits for itself."""
+
+
 @jit
 def trial_potentials(table, sqnorms, weights, current, potentials):
-    """Sum w * min(current, squared distance to trial) for every trial, in row order.
+    """Sum w * min(current, squared distance to trial) for every trial, in `LANES` sums that are added in order.
 
     Parameters
     ----------
@@ -32,13 +36,16 @@ def trial_potentials(table, sqnorms, weights, current, potentials):
     potentials : (t,) float64, written
     """
     m, t = table.shape
-    for j in range(t):
-        potentials[j] = 0.0
+    sums = np.zeros((LANES, t))
     for i in range(m):
-        square, weight, best = sqnorms[i], weights[i], current[i]
+        square, weight, best, lane = sqnorms[i], weights[i], current[i], i % LANES
         for j in range(t):
             d = max(np.float64(table[i, j]) + square, 0.0)
-            potentials[j] += weight * min(d, best)
+            sums[lane, j] += weight * min(d, best)
+    for j in range(t):
+        potentials[j] = 0.0
+        for lane in range(LANES):
+            potentials[j] += sums[lane, j]
 
 
 @jit
@@ -108,7 +115,7 @@ def choose_by_table(
     m = len(rows)
     rows = read_argument(rows, "rows", ("float32", "float64"), (None, None))
     chosen = np.empty(len(draws), np.int64)
-    count = _choose_by_table(
+    count = _choose_kernel(rows.dtype.name)(
         rows,
         read_argument(products, "products", rows.dtype.name, (m, m)),
         read_argument(norms, "norms", rows.dtype.name, (m,)),
@@ -124,42 +131,59 @@ def choose_by_table(
     return chosen[:count]
 
 
-@jit
-def _choose_by_table(rows, products, norms, sqnorms, weights, draws, current, mass, picks, potentials, chosen):
-    m, d = rows.shape
-    k, trials = draws.shape
-    for number in range(k):
+@once
+def _choose_kernel(dtype: str) -> Any:
+    lane_potentials = make_lane_potentials(dtype)
+
+    @jit(name=f"potential_{dtype}")
+    def potential(products, norm, sqnorms, weights, current, lanes):
+        m = products.shape[0]
+        whole = m - m % LANES
+        lane_potentials(
+            address(products), norm, address(sqnorms), address(weights), address(current), whole, address(lanes)
+        )
+        for i in range(whole, m):
+            sqdist = max(np.float64(products[i] + norm) + sqnorms[i], 0.0)
+            lanes[i - whole] += weights[i] * min(sqdist, current[i])
         total = 0.0
-        for i in range(m):
-            total += weights[i] if number == 0 else weights[i] * current[i]
-            mass[i] = total
-        if number > 0 and not total > 0.0:
-            return number
-        tried = 1 if number == 0 else trials
-        for j in range(tried):
-            picks[j] = min(np.searchsorted(mass, draws[number, j] * total, side="right"), m - 1)
-            potentials[j] = 0.0
-        best = 0
-        if number > 0:
+        for lane in range(LANES):
+            total += lanes[lane]
+        return total
+
+    @jit(name=f"choose_by_table_{dtype}")
+    def choose(rows, products, norms, sqnorms, weights, draws, current, mass, picks, potentials, chosen):
+        m, d = rows.shape
+        k, trials = draws.shape
+        lanes = np.empty(LANES)
+        for number in range(k):
+            total = 0.0
             for i in range(m):
-                square, weight, near = sqnorms[i], weights[i], current[i]
+                total += weights[i] if number == 0 else weights[i] * current[i]
+                mass[i] = total
+            if number > 0 and not total > 0.0:
+                return number
+            tried = 1 if number == 0 else trials
+            for j in range(tried):
+                picks[j] = min(np.searchsorted(mass, draws[number, j] * total, side="right"), m - 1)
+            best = 0
+            if number > 0:
                 for j in range(trials):
-                    sqdist = max(np.float64(products[picks[j], i] + norms[picks[j]]) + square, 0.0)
-                    potentials[j] += weight * min(sqdist, near)
-            for j in range(1, trials):
-                if potentials[j] < potentials[best]:
-                    best = j
-        pick = picks[best]
-        chosen[number] = pick
-        for i in range(m):
-            sqdist = np.float64(products[pick, i] + norms[pick]) + sqnorms[i]
-            if number == 0 or sqdist < CANCELLED * sqnorms[i]:
-                sqdist = 0.0
-                for j in range(d):
-                    t = np.float64(rows[i, j]) - np.float64(rows[pick, j])
-                    sqdist += t * t
-            current[i] = sqdist if number == 0 else min(current[i], sqdist)
-    return k
+                    potentials[j] = potential(products[picks[j]], norms[picks[j]], sqnorms, weights, current, lanes)
+                    if potentials[j] < potentials[best]:
+                        best = j
+            pick = picks[best]
+            chosen[number] = pick
+            for i in range(m):
+                sqdist = np.float64(products[pick, i] + norms[pick]) + sqnorms[i]
+                if number == 0 or sqdist < CANCELLED * sqnorms[i]:
+                    sqdist = 0.0
+                    for j in range(d):
+                        t = np.float64(rows[i, j]) - np.float64(rows[pick, j])
+                        sqdist += t * t
+                current[i] = sqdist if number == 0 else min(current[i], sqdist)
+        return k
+
+    return choose
 
 
 def choose_seeds(

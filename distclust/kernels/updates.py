@@ -11,6 +11,9 @@ import numpy.typing as npt
 from distclust.kernels._arguments import read_argument
 from distclust.kernels._jit import jit
 
+_LANES = 16
+"""Sums that are added side by side: one alone waits for itself."""
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
@@ -96,6 +99,63 @@ def step_beyond(centers: Floats, means: Floats, previous: Floats, relaxation: fl
     )
     _step_beyond(*arrays, float(relaxation), float(momentum), out)
     return out
+
+
+def explained_squares(sums: Ints, scales: Floats, mass: Floats, centers: np.ndarray) -> float:
+    """Return by how much the centres lower the sum of w * ||x||^2 of their rows to that of w * ||x - c||^2.
+
+    Parameters
+    ----------
+    sums : int64 [k, d]
+        Fixed-point sums of w * x.
+    scales : float64 [d]
+        What they were scaled by.
+    mass : float64 [k]
+        Sums of w.
+    centers : float32 or float64 [k, d]
+
+    Returns
+    -------
+    float
+        Sum of ``2 c.s - m c.c``, in an order that depends on k and d only.
+
+    Examples
+    --------
+    >>> explained_squares(np.array([[8], [3]]), np.array([2.0]), np.array([2.0, 1.0]), np.array([[2.0], [1.5]]))
+    10.25
+    """
+    centers = read_argument(centers, "centers", ("float32", "float64"), (None, None))
+    k, d = centers.shape
+    return float(
+        _explained_squares(
+            read_argument(sums, "sums", "int64", (k, d)),
+            read_argument(scales, "scales", "float64", (d,)),
+            read_argument(mass, "mass", "float64", (k,)),
+            centers,
+        )
+    )
+
+
+@jit
+def _explained_squares(sums, scales, mass, centers):
+    k, d = centers.shape
+    lanes, total = np.zeros(_LANES), 0.0
+    whole = d - d % _LANES
+    for j in range(k):
+        lanes[:] = 0.0
+        for start in range(0, whole, _LANES):
+            for lane in range(_LANES):
+                i = start + lane
+                value = np.float64(centers[j, i])
+                lanes[lane] += value * (2.0 * (np.float64(sums[j, i]) / scales[i]) - mass[j] * value)
+        own = 0.0
+        for lane in range(_LANES):
+            own += lanes[lane]
+        for i in range(whole, d):
+            value = np.float64(centers[j, i])
+            own += value * (2.0 * (np.float64(sums[j, i]) / scales[i]) - mass[j] * value)
+        total += own
+    return total
 
 
 @jit

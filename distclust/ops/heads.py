@@ -68,7 +68,7 @@ def principal_vectors(rows: Floats, count: int) -> Floats:
     across = np.ascontiguousarray(rows.T)
     found = uniform(0, _STAGE, np.arange(d * count, dtype=np.int64)).reshape(d, count) - 0.5
     for _ in range(_ITERATIONS):
-        found = _orthonormal(project_rows(across, project_rows(rows, _orthonormal(found))))
+        found = _orthonormal(project_rows(across, project_rows(rows, found)))
     on_axes = project_rows(rows, found)
     _, turn = symmetric_eigen(project_rows(np.ascontiguousarray(on_axes.T), on_axes))
     return project_rows(found, np.ascontiguousarray(turn[:, ::-1]))

@@ -18,8 +18,10 @@ from distclust.algorithms.kmeans_config import KMeansConfig
 from distclust.algorithms.lloyd import ListPlan, LloydState, run_lloyd
 from distclust.engines.local import LocalEngine
 from distclust.engines.protocol import Engine
-from distclust.kernels.lloyd import row_sqdist
+from distclust.kernels.lloyd import row_sqdist, row_sqnorm
+from distclust.kernels.near import assign_listed, list_near
 from distclust.kernels.nearest import assign_nearest, pack_centers
+from distclust.kernels.screened import screen_centers
 from distclust.ops import near
 from distclust.ops.assign import predict
 from distclust.testing.hostile import HostileEngine
@@ -103,6 +105,42 @@ def test_labels_in_the_end_are_the_nearest_of_all_centres(rtol: float, engine: E
         # The last pass looked at all centres and left them: its inertia is that of the result.
         inertia = row_sqdist(rows, result.centers.rows, labels).sum()
         assert result.history[-1].inertia == pytest.approx(inertia, rel=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_inertia_of_passes_by_lists_is_that_of_their_labels(
+    metric: Any, offset: float, engine: Engine, calls: Counter[str]
+) -> None:
+    X, weights = blobs() + np.float32(offset), np.random.default_rng(4).choice([0.0, 0.5, 3.0], 6000)
+    with prepared(engine, X, weights=weights, metric=metric) as data:
+        ((rows, mass),) = engine.map(
+            data.pinned, lambda block, *_: (block.x.copy(), block.weights.copy()), label="rows"
+        )
+        after: list[LloydState] = []
+        run_lloyd(
+            engine,
+            data,
+            config(metric=metric, rtol=1e-4),
+            LloydState(rows[:K].astype(np.float64)),
+            stride=progressive.FAR,
+            lists=ListPlan((2, 3), confirm=True),
+            checkpoint=after.append,
+        )
+    seen = 0
+    for state in after:
+        if not state.by_lists:
+            continue
+        assert state.previous is not None
+        assert state.anchor is not None
+        centers, anchor = (part.astype(np.float32) for part in (state.previous, state.anchor))
+        packed = pack_centers(anchor)
+        lists = list_near(rows, packed, screen_centers(anchor, packed, anywhere=True))
+        labels = assign_listed(rows, centers, row_sqnorm(centers).astype(np.float32), lists)
+        inertia = (mass * row_sqdist(rows, centers, labels)).sum()
+        assert state.history[-1].inertia == pytest.approx(inertia, rel=1e-9)
+        seen += 1
+    assert seen >= 3
 
 
 def test_labels_of_the_last_pass_serve_the_result(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distclust.kernels.updates import cluster_means, merge_sums, step_beyond
+from distclust.kernels.updates import cluster_means, explained_squares, merge_sums, step_beyond
 
 INT64 = np.iinfo(np.int64)
 SETS = ("any", "equal", "disjoint", "first empty", "second empty", "both empty", "one after the other", "inside")
@@ -192,3 +192,21 @@ class TestStep:
             parts[at] = np.ones((1, 3))
             with pytest.raises(ValueError, match=r"^centers is float64 of shape \(1, 3\).*shape \(2, 3\) is needed"):
                 step_beyond(*parts, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("k", "d"), [(1, 1), (3, 15), (5, 16), (7, 50)])
+def test_explained_squares_are_what_centres_take_away(k: int, d: int, dtype: type) -> None:
+    rng = np.random.default_rng([k, d])
+    x, labels, weights = rng.normal(size=(400, d)) + 3, rng.integers(0, k, 400), rng.integers(0, 4, 400) / 4
+    centers, scales = rng.normal(size=(k, d)).astype(dtype), 2.0 ** rng.integers(30, 40, d)
+    sums = np.zeros((k, d), np.int64)
+    np.add.at(sums, labels, np.rint(weights[:, None] * x * scales).astype(np.int64))
+    explained = explained_squares(sums, scales, np.bincount(labels, weights, k), centers)
+    left = (weights * ((x - centers[labels].astype(np.float64)) ** 2).sum(axis=1)).sum()
+    assert (weights * (x**2).sum(axis=1)).sum() - explained == pytest.approx(left, rel=1e-8)
+
+
+def test_explained_squares_refuse_other_shapes() -> None:
+    with pytest.raises(ValueError, match="mass is float64 of shape"):
+        explained_squares(np.ones((2, 3), np.int64), np.ones(3), np.ones(3), np.ones((2, 3)))
