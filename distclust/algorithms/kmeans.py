@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from distclust.algorithms.kmeans_config import KMeansConfig
 from distclust.algorithms.lloyd import (
+    PLAIN,
     Iteration,
     LloydState,
     history_from_json,
@@ -147,6 +148,8 @@ def _climb(data: PreparedData, config: KMeansConfig, samples: Samples, state: Ll
         rung = rungs[state.rung]
         part, sampled, settings = samples.on(rung)
         stage = "lloyd" if rung.is_full else "sample"
+        if rung.is_full and far != PLAIN and not state.iteration:
+            state = replace(state, squares=data.moments.sum_squares)
         lists = list_plan(first=state.rung == 0, full=rung.is_full) if listed else None
         try:
             state = run_lloyd(

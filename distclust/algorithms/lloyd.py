@@ -22,7 +22,7 @@ from distclust.engines.protocol import Engine, StepContext
 from distclust.kernels.lloyd import accumulate, accumulate_moved, farthest, fixed_sums, row_sqdist, row_sqnorm
 from distclust.kernels.updates import cluster_means, explained_squares, step_beyond
 from distclust.ops.bounds import BoundedPass, bounds_pay, level_step
-from distclust.ops.centers import CenterSet
+from distclust.ops.centers import CenterSet, LabelRule
 from distclust.ops.near import NearCenters
 from distclust.ops.profile import PreparedData
 from distclust.stats.extremes import FarRows
@@ -32,8 +32,11 @@ from distclust.stats.lloyd import ClusterSums, LloydStats
 Floats = npt.NDArray[np.float64]
 
 FAR_ROWS = 64
-"""Most empty clusters that one pass can fill; each partial carries that many rows."""
+"""Most empty clusters that one pass can fill."""
 
+
+LEAST_SHARE = 1e-6
+"""Least inertia, as a share of the sum of w * ||x||^2, that is taken from sums: below it too few digits are left."""
 
 LIST_RTOL = 0.25
 """Share of ``rtol`` that ends passes by lists of all rows."""
@@ -104,7 +107,7 @@ class LloydValue:
     bounded : BoundedPass or None
         Set where bounds pay.
     measured : bool, default=True
-        Whether the distances of rows to their centres are wanted: for the inertia and the farthest rows.
+        Whether the distances of rows to their centres are wanted, for the inertia.
     """
 
     centers: CenterSet
@@ -116,12 +119,15 @@ class LloydValue:
     bounded: BoundedPass | None
     measured: bool = True
 
+    @property
+    def rule(self) -> LabelRule:
+        """How the pass labels rows."""
+        return self.centers if self.anchor is None else NearCenters(self.centers, self.anchor)
+
 
 @dataclass(frozen=True)
 class LloydStep:
     """Assign a block and sum what the update needs."""
-
-    far_rows: int
 
     def __call__(self, block: Block, value: LloydValue, context: StepContext) -> LloydStats:
         """Assign the rows of a block and sum."""
@@ -131,26 +137,32 @@ class LloydStep:
         if value.bounded is not None:
             labels, sqdist = value.bounded.assign(block, old, context)
         else:
-            rule = value.centers if value.anchor is None else NearCenters(value.centers, value.anchor)
-            labels = rule.labels(block, context)
+            labels = value.rule.labels(block, context)
             if value.measured:
                 sqdist = row_sqdist(block.x, value.centers.rows, labels)
+        inertia = FixedPair.zeros(1, value.inertia_scale)
+        if sqdist is not None:
+            fixed_sums(sqdist, block.weights, np.zeros(block.n, np.int32), inertia.scale, inertia.high, inertia.low)
         moved = block.n if old is None else int(np.count_nonzero(old != labels))
         sums = _totals(block, labels, value) if old is None or value.totals else _changes(block, old, labels, value)
-        inertia = FixedPair.zeros(1, value.inertia_scale)
-        if sqdist is None:
-            assert self.far_rows == 0
-            sqdist = np.zeros(block.n)
-        else:
-            fixed_sums(sqdist, block.weights, np.zeros(block.n, np.int32), inertia.scale, inertia.high, inertia.low)
-        return LloydStats(sums, inertia, moved, self._far(block, sqdist, labels))
+        return LloydStats(sums, inertia, moved)
 
-    def _far(self, block: Block, sqdist: Floats, labels: npt.NDArray[np.int32]) -> FarRows:
+
+@dataclass(frozen=True)
+class FarStep:
+    """Find the rows farthest from their centres, after a pass that left clusters empty."""
+
+    limit: int
+
+    def __call__(self, block: Block, value: LloydValue, context: StepContext) -> FarRows:
+        """Choose rows of a block."""
+        labels = value.rule.labels(block, context)
+        sqdist = row_sqdist(block.x, value.centers.rows, labels)
         if block.weights is not None:
             sqdist = np.where(block.weights > 0, sqdist, 0.0)  # a row of no weight is no centre
-        at = farthest(sqdist, block.row_ids, self.far_rows)
+        at = farthest(sqdist, block.row_ids, self.limit)
         weights = np.ones(len(at)) if block.weights is None else block.weights[at]
-        return FarRows(self.far_rows, sqdist[at], block.row_ids[at], block.x[at], labels[at], weights)
+        return FarRows(self.limit, sqdist[at], block.row_ids[at], block.x[at], labels[at], weights)
 
 
 def _totals(block: Block, labels: npt.NDArray[np.int32], value: LloydValue) -> ClusterSums:
@@ -237,7 +249,7 @@ class LloydState:
         Whether the next pass finds the nearest of all centres, makes lists, or uses those of ``anchor``. A last one
         finds the nearest, and if it changes little, leaves centres and labels as they are.
     squares : float or None
-        Sum of w * ||x||^2 of the rows, from the last pass that measured distances.
+        Sum of w * ||x||^2 of the rows, where it is known: with it the inertia follows from the sums of the clusters.
     """
 
     centers: Floats
@@ -342,6 +354,28 @@ class _Memory:
         return NearCenters(previous, self.center_set(state.anchor, data))
 
 
+def _pass(
+    engine: Engine, data: PreparedData, value: LloydValue, memory: _Memory, *, fills: bool
+) -> tuple[LloydStats, ClusterSums, FarRows | None]:
+    """Fold over the rows; where clusters were left empty and may be filled, once more for the farthest rows."""
+    with engine.share(value) as shared:
+        stats: LloydStats = engine.fold(data.pinned, LloydStep(), LloydStats.merge, shared, label="lloyd")
+        totals = stats.sums if memory.totals is None else memory.totals.merge(stats.sums)
+        far = None
+        if fills and (totals.mass == 0).any():
+            step = FarStep(min(len(value.centers), FAR_ROWS))
+            far = engine.fold(data.pinned, step, FarRows.merge, shared, label="lloyd: far rows")
+    return stats, totals, far
+
+
+def _must_measure(state: LloydState, n: int) -> bool:
+    """Tell whether a pass over n rows must measure every distance; else its inertia follows from its sums."""
+    if state.squares is None or not state.history:
+        return True
+    last = state.history[-1]  # maybe of a sample
+    return last.inertia * (n / last.rows) < LEAST_SHARE * state.squares
+
+
 def _iterate(
     engine: Engine, data: PreparedData, config: KMeansConfig, state: LloydState, memory: _Memory, threshold: float
 ) -> LloydState:
@@ -352,26 +386,23 @@ def _iterate(
     previous = memory.last_rule(state, data)
     centers = memory.center_set(state.centers, data)
     scale = data.inertia_scale(float(row_sqnorm(centers.rows).max()))
-    # A far row that becomes a centre is on no list: clusters wait for one until all centres are looked at. And without
-    # far rows the distances are not needed row by row: the inertia follows from the sums.
-    measured = kind != "lists" or state.squares is None
-    step = LloydStep(0 if kind == "lists" else min(len(centers), FAR_ROWS))
     bounded = None
     if memory.bound_step is not None:
         assert not isinstance(previous, NearCenters)
         bounded = BoundedPass(memory.bound_step, previous, centers)
     lists_of = None if anchor is None else memory.center_set(anchor, data)
+    measured = _must_measure(state, data.moments.n_rows)
     value = LloydValue(centers, lists_of, previous, memory.totals is None, data.scales, scale, bounded, measured)
-    with engine.share(value) as shared:
-        stats: LloydStats = engine.fold(data.pinned, step, LloydStats.merge, shared, label="lloyd")
-    memory.totals = stats.sums if memory.totals is None else memory.totals.merge(stats.sums)
-    mass = memory.totals.mass / data.scales.mass
-    explained = explained_squares(memory.totals.sums, data.scales.columns, mass, centers.rows)
-    squares = stats.inertia.total() + explained if measured else state.squares
-    assert squares is not None
-    inertia = stats.inertia.total() if measured else max(squares - explained, 0.0)
+    # A far row that becomes a centre is on no list: clusters wait for one until all centres are looked at.
+    stats, totals, far = _pass(engine, data, value, memory, fills=kind != "lists")
+    memory.totals = totals
+    explained = explained_squares(totals.sums, data.scales.columns, totals.mass / data.scales.mass, centers.rows)
+    inertia = stats.inertia.total() if state.squares is None or measured else max(state.squares - explained, 0.0)
+    squares = state.squares
+    if squares is None and (memory.lists is not None or memory.stride != PLAIN):
+        squares = inertia + explained
     unit = data.view.unit_rows
-    means, reassigned, empty = update_centers(state.centers, memory.totals, stats.far, data.scales, unit=unit)
+    means, reassigned, empty = update_centers(state.centers, totals, far, data.scales, unit=unit)
     moved_share = stats.moved / data.moments.n_rows
     late = state.iteration + 1 >= FIRST_PASSES
     if memory.bound_step is None and memory.bounds and late and bounds_pay(len(centers), data.width, moved_share):
@@ -427,7 +458,7 @@ def _iterate(
         state.anchors + (kind == "anchor"),
         state.by_lists + 1 if kind == "lists" else 0,
         following,
-        squares if memory.lists is not None else None,
+        squares,
     )
 
 
@@ -446,7 +477,7 @@ def _next_pass(state: LloydState, lists: ListPlan | None, kind: NextPass, *, don
 
 
 def update_centers(
-    centers: Floats, totals: ClusterSums, far: FarRows, scales: SumScales, *, unit: bool
+    centers: Floats, totals: ClusterSums, far: FarRows | None, scales: SumScales, *, unit: bool
 ) -> tuple[Floats, int, tuple[int, ...]]:
     """Return the means of the clusters; an empty cluster takes a far row, which leaves its old cluster.
 
@@ -456,8 +487,8 @@ def update_centers(
         Centres of the pass; a cluster that stays empty keeps its own.
     totals : ClusterSums
         Of all k clusters.
-    far : FarRows
-        By (-squared distance, row id).
+    far : FarRows or None
+        By (-squared distance, row id); None if empty clusters stay so.
     scales : SumScales
         Of the totals.
     unit : bool
@@ -475,7 +506,8 @@ def update_centers(
     empty = np.flatnonzero(totals.mass == 0)
     new = cluster_means(totals.sums, scales.columns, mass, centers)
     sums: dict[int, Floats] = {}
-    for cluster, at in zip(empty, _takeable(far, len(empty)), strict=False):
+    for cluster, at in zip(empty, [] if far is None else _takeable(far, len(empty)), strict=False):
+        assert far is not None
         donor, weight, row = int(far.labels[at]), float(far.weights[at]), far.rows[at].astype(np.float64)
         if mass[donor] <= weight:  # the donor would be empty in turn
             continue

@@ -1,4 +1,4 @@
-"""What one Lloyd pass leaves behind: sums, masses and counts by cluster, inertia, moved rows, far rows."""
+"""What one Lloyd pass leaves behind: sums, masses and counts by cluster, inertia, moved rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from distclust.kernels.updates import merge_sums
 from distclust.stats.codec import arrays_from_bytes, arrays_to_bytes
-from distclust.stats.extremes import FarRows
 from distclust.stats.fixed import FixedPair
 
 Ints = npt.NDArray[np.int64]
@@ -81,11 +80,9 @@ class LloydStats:
     sums : ClusterSums
         Totals in a first pass, changes in a later one.
     inertia : FixedPair of one total
-        Sum of w * squared distance to the centres of this pass.
+        Sum of w * squared distance to the centres of this pass; 0 where it was not measured.
     moved : int
         Rows whose cluster differs from the previous pass; all rows in a first pass.
-    far : FarRows
-        The rows farthest from their centres, for clusters that are left empty.
     """
 
     exact: ClassVar[bool] = True
@@ -93,7 +90,6 @@ class LloydStats:
     sums: ClusterSums
     inertia: FixedPair
     moved: int
-    far: FarRows
 
     def merge(self, other: LloydStats) -> LloydStats:
         """Combine the statistics of two disjoint sets of rows."""
@@ -101,7 +97,6 @@ class LloydStats:
             self.sums.merge(other.sums),
             self.inertia.merge(other.inertia),
             self.moved + other.moved,
-            self.far.merge(other.far),
         )
 
 
