@@ -209,7 +209,7 @@ def _exact_inertia(engine: Engine, data: PreparedData, centers: Floats) -> float
 
 
 def _result(data: PreparedData, config: KMeansConfig, state: LloydState) -> KMeansResult:
-    kept = np.delete(state.centers, state.empty, axis=0)
+    kept = np.delete(state.centers, state.empty, axis=0) if state.empty else state.centers
     # Empty clusters at a fixed point mean that every row sits on its centre: there are no more distinct rows.
     if state.finished and state.empty and not config.allow_fewer:
         raise too_few_distinct(data, config.n_clusters, len(kept))

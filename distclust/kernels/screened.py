@@ -316,10 +316,11 @@ def _screen_kernel() -> Any:
                 row_error = np.sqrt(np.float64(left)) * (1 + 2.0**-10) + 2.0**-21 * long
                 if step == 0.0:
                     row_error = long
-                length = np.sqrt(row_sqnorm(x_at + (start + r) * d * 4, d)) * (1 + 2.0**-20)
+                tail = tails[start + r if tails.shape[0] == n else 0]
+                length = np.sqrt(row_sqnorm(source, h) + tail * tail) * (1 + 2.0**-20)
                 row_floats[r, 0] = np.float32(-2.0) * step
                 row_floats[r, 1] = np.float32(2.0 * (row_error + (length + row_error) * error) * (1 + 2.0**-16))
-                row_floats[r, 2] = np.float32(2.0 * tails[start + r if tails.shape[0] == n else 0] * (1 + 2.0**-16))
+                row_floats[r, 2] = np.float32(2.0 * tail * (1 + 2.0**-16))
                 rooms[r] = np.float32(unit * reach * (2.0 * length + reach))
                 if not (long < _MOST_LENGTH and length < _MOST_LENGTH):
                     unsure[start + r] = 1
