@@ -376,6 +376,19 @@ def _must_measure(state: LloydState, n: int) -> bool:
     return last.inertia * (n / last.rows) < LEAST_SHARE * state.squares
 
 
+def _inertia(
+    state: LloydState, stats: LloydStats, value: LloydValue, totals: ClusterSums, stride: Stride
+) -> tuple[float, float | None]:
+    """Return the inertia of a pass, measured or from its sums, and the sum of squares that it leads to."""
+    measured, squares, scales = stats.inertia.total(), state.squares, value.scales
+    if value.measured and (squares is not None or stride == PLAIN):
+        return measured, squares
+    explained = explained_squares(totals.sums, scales.columns, totals.mass / scales.mass, value.centers.rows)
+    if squares is None:
+        return measured, measured + explained
+    return max(squares - explained, 0.0), squares
+
+
 def _iterate(
     engine: Engine, data: PreparedData, config: KMeansConfig, state: LloydState, memory: _Memory, threshold: float
 ) -> LloydState:
@@ -383,29 +396,15 @@ def _iterate(
     started = time.perf_counter()
     kind: NextPass = "anchor" if memory.lists is not None and state.next_pass == "all" else state.next_pass
     anchor = {"anchor": state.centers, "lists": state.anchor}.get(kind)
-    previous = memory.last_rule(state, data)
-    centers = memory.center_set(state.centers, data)
-    scale = data.inertia_scale(float(row_sqnorm(centers.rows).max()))
-    bounded = None
-    if memory.bound_step is not None:
-        assert not isinstance(previous, NearCenters)
-        bounded = BoundedPass(memory.bound_step, previous, centers)
-    lists_of = None if anchor is None else memory.center_set(anchor, data)
-    measured = _must_measure(state, data.moments.n_rows)
-    value = LloydValue(centers, lists_of, previous, memory.totals is None, data.scales, scale, bounded, measured)
+    value = _shared_value(data, state, memory, anchor)
     # A far row that becomes a centre is on no list: clusters wait for one until all centres are looked at.
     stats, totals, far = _pass(engine, data, value, memory, fills=kind != "lists")
     memory.totals = totals
-    explained = explained_squares(totals.sums, data.scales.columns, totals.mass / data.scales.mass, centers.rows)
-    inertia = stats.inertia.total() if state.squares is None or measured else max(state.squares - explained, 0.0)
-    squares = state.squares
-    if squares is None and (memory.lists is not None or memory.stride != PLAIN):
-        squares = inertia + explained
-    unit = data.view.unit_rows
-    means, reassigned, empty = update_centers(state.centers, totals, far, data.scales, unit=unit)
+    inertia, squares = _inertia(state, stats, value, totals, memory.stride)
+    means, reassigned, empty = update_centers(state.centers, totals, far, data.scales, unit=data.view.unit_rows)
     moved_share = stats.moved / data.moments.n_rows
     late = state.iteration + 1 >= FIRST_PASSES
-    if memory.bound_step is None and memory.bounds and late and bounds_pay(len(centers), data.width, moved_share):
+    if memory.bound_step is None and memory.bounds and late and bounds_pay(len(means), data.width, moved_share):
         memory.bound_step = level_step(inertia / data.moments.mass)
     entry = Iteration(
         state.iteration + 1,
@@ -429,23 +428,13 @@ def _iterate(
     # Lists may miss what the centres could still gain; of a sample that is no loss.
     finished = done and (anchor is None or not confirm)
     following = _next_pass(state, memory.lists, kind, done=done, empty=bool(empty))
-    new = means
+    ends = finished or entry.iteration == config.max_iter or risen
     if finished and kind == "last":
         new = state.centers
     elif following == "last":
         new = representable(data, means)
-    elif not (
-        finished
-        or entry.iteration == config.max_iter
-        or risen
-        or state.iteration == 0
-        or reassigned
-        or stats.moved == 0
-    ):
-        # The step of the seeds, and that of an empty cluster to a far row, say nothing about where centres are going.
-        telling = state.iteration > 1 and not state.history[-1].reassigned
-        last_step_from = state.previous if telling else None
-        new = memory.stride.beyond(state.centers, means, last_step_from, unit=unit)
+    else:
+        new = means if ends else _beyond(state, entry, means, memory.stride, unit=data.view.unit_rows)
     return LloydState(
         new,
         entry.iteration,
@@ -460,6 +449,29 @@ def _iterate(
         following,
         squares,
     )
+
+
+def _shared_value(data: PreparedData, state: LloydState, memory: _Memory, anchor: Floats | None) -> LloydValue:
+    """Return what the next pass shares."""
+    previous = memory.last_rule(state, data)
+    centers = memory.center_set(state.centers, data)
+    scale = data.inertia_scale(float(row_sqnorm(centers.rows).max()))
+    bounded = None
+    if memory.bound_step is not None:
+        assert not isinstance(previous, NearCenters)
+        bounded = BoundedPass(memory.bound_step, previous, centers)
+    lists_of = None if anchor is None else memory.center_set(anchor, data)
+    measured = _must_measure(state, data.moments.n_rows)
+    return LloydValue(centers, lists_of, previous, memory.totals is None, data.scales, scale, bounded, measured)
+
+
+def _beyond(state: LloydState, entry: Iteration, means: Floats, stride: Stride, *, unit: bool) -> Floats:
+    """Return where centres go on from their means, after a pass that is not the last."""
+    if state.iteration == 0 or entry.reassigned or entry.moved == 0:
+        return means
+    # The step of the seeds, and that of an empty cluster to a far row, say nothing about where centres are going.
+    telling = state.iteration > 1 and not state.history[-1].reassigned
+    return stride.beyond(state.centers, means, state.previous if telling else None, unit=unit)
 
 
 def _next_pass(state: LloydState, lists: ListPlan | None, kind: NextPass, *, done: bool, empty: bool) -> NextPass:
