@@ -39,7 +39,7 @@ class BisectingKMeans(CenterEstimator):
     engine : str, distributed.Client, SparkSession or Engine, default="local"
         ``"local"``, ``"local[4]"``, ``"dask"``, ``"dask://host:8786"``, ``"spark"``, ``"spark://host:7077"``.
     on_bad_rows : {"error", "drop"}, default="error"
-        NaN, infinity and, under cosine, zero rows of a dataset; dropped rows get the label -1.
+        NaN, infinity and, under cosine, zero rows; dropped rows get the label -1.
     staging : str, optional
         Directory that driver and workers see, for rows that are not on storage yet.
 

@@ -62,7 +62,7 @@ class GaussianMixture(DensityMixin, RowEstimator):
     engine : str, distributed.Client, SparkSession or Engine, default="local"
         ``"local"``, ``"local[4]"``, ``"dask"``, ``"dask://host:8786"``, ``"spark"``, ``"spark://host:7077"``.
     on_bad_rows : {"error", "drop"}, default="error"
-        NaN and infinity of a dataset; dropped rows get the label -1, and NaN as densities and memberships.
+        NaN and infinity; dropped rows get the label -1, and NaN as densities and memberships.
     staging : str, optional
         Directory that driver and workers see, for rows that are not on storage yet.
 
