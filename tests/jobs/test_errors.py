@@ -59,7 +59,9 @@ def test_bad_rows_are_an_error_or_dropped(cli: Callable[..., Result], tmp_path: 
     rows[17, 2] = np.nan
     path = write_rows(tmp_path / "rows.parquet", rows)
     command = ("kmeans", path, "--column", "embedding", "-k", 2, "-o")
-    check_last_line(cli(*command, tmp_path / "no"), 3, "rows.parquet", "nan", "--on-bad-rows drop")
+    check_last_line(
+        cli(*command, tmp_path / "no"), 3, "rows.parquet", "value 2 of the vector is NaN", "--on-bad-rows drop"
+    )
     dropped = cli(*command, tmp_path / "yes", "--on-bad-rows", "drop")
     assert dropped.exit_code == 0, dropped.output
     assert "1 bad row(s) dropped" in dropped.stderr
