@@ -108,10 +108,8 @@ def _nearest_candidate(block: Block, value: Candidates, context: StepContext) ->
     for part in value.rounds[known:]:
         fresh = part.roughly(block, context) if value.rough else part.nearest(block, context)
         coordinates = part.coordinates(block, context) if value.rough else None
-        if coordinates is None:
-            distance = row_sqdist(block.x, part.rows, fresh)
-        else:
-            distance = row_sqdist(coordinates.heads, part.on_axes, fresh)
+        x, rows = (block.x, part.rows) if coordinates is None else (coordinates.heads, part.on_axes)
+        distance = row_sqdist(x, rows, fresh)
         labels = np.where(distance < sqdist, fresh + np.int32(first), labels)
         sqdist = np.minimum(distance, sqdist)
         first += len(part)

@@ -43,11 +43,11 @@ def build_rows(ref: PartitionRef, view: BlockView, out: Rows) -> int:
     """
     rank = _hash_ranks(ref, out.row_ids)
     center = np.zeros(view.width) if view.center is None else np.ascontiguousarray(view.center, np.float64)
+    plain = view.axes is None and view.encoding is None
     dropped = []
     for batch in read_batches(ref, view.columns, view.width, encoding=view.encoding):
         good = np.arange(batch.n)
         target = rank[batch.start : batch.start + batch.n].astype(np.int64)
-        plain = view.axes is None and view.encoding is None
         # Rows that are written and finite were good: only where one is not, it is worth a reading to say which.
         if not (plain and write_rows(batch.values, center, view.unit_rows, good, target, out.x)):
             good = _good_rows(ref, view, batch, center)

@@ -21,6 +21,9 @@ from distclust.kernels._machine import machine
 _LANES = 8
 _ACCUMULATORS = 2
 
+SUMS = _LANES * _ACCUMULATORS
+"""Sums that `make_lane_potentials` adds side by side: one alone waits for itself."""
+
 
 def make_row_sqdist(dtype: str) -> Any:
     """Return ``row_sqdist(x, center, d) -> float64`` for two rows of `dtype`, given by address."""
@@ -249,8 +252,8 @@ def _fold(emit: Emitter, vector: ir.Value) -> ir.Value:
 def make_lane_potentials(dtype: str) -> Any:
     """Return ``lane_potentials(products, norm, sqnorms, weights, current, count, lanes)`` for products of `dtype`.
 
-    Stores ``sum of weight * min(max(product + norm + sqnorm, 0), current)`` over every 16th row in each of 16 lanes
-    (float64); ``product + norm`` is rounded to `dtype`. `count` is a multiple of 16.
+    Stores ``sum of weight * min(max(product + norm + sqnorm, 0), current)`` in `SUMS` lanes (float64), row i in lane
+    i mod `SUMS`; ``product + norm`` is rounded to `dtype`. `count` is a multiple of `SUMS`.
     """
     scalar = types.float32 if dtype == "float32" else types.float64
 
@@ -280,7 +283,7 @@ def make_lane_potentials(dtype: str) -> Any:
                     out.append(builder.fadd(total, builder.fmul(weight, sqdist)))
                 return out
 
-            sums = emit.loop(ir.Constant(I64, 0), count, _LANES * _ACCUMULATORS, [zero] * _ACCUMULATORS, body)
+            sums = emit.loop(ir.Constant(I64, 0), count, SUMS, [zero] * _ACCUMULATORS, body)
             for part, total in enumerate(sums):
                 emit.store(total, emit.place(lanes, part * _LANES), 8)
             return context.get_dummy_value()

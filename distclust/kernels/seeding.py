@@ -10,19 +10,15 @@ import numpy.typing as npt
 from distclust.kernels._arguments import read_argument, weights_argument
 from distclust.kernels._emit import SIZES, address
 from distclust.kernels._jit import jit, once
-from distclust.kernels._rows import make_lane_potentials, make_row_sqdist
+from distclust.kernels._rows import SUMS, make_lane_potentials, make_row_sqdist
 
 CANCELLED = 2.0**-8
 """Share of ||x||^2 under which float32 products leave fewer than about 16 good bits of a squared distance."""
 
 
-LANES = 16
-"""Sums that a potential is added up in, row i in sum i mod 16: one alone waits for itself."""
-
-
 @jit
 def trial_potentials(table, sqnorms, weights, current, potentials):
-    """Sum w * min(current, squared distance to trial) for every trial, in `LANES` sums that are added in order.
+    """Sum w * min(current, squared distance to trial) for every trial, in `SUMS` sums that are added in order.
 
     Parameters
     ----------
@@ -36,15 +32,15 @@ def trial_potentials(table, sqnorms, weights, current, potentials):
     potentials : (t,) float64, written
     """
     m, t = table.shape
-    sums = np.zeros((LANES, t))
+    sums = np.zeros((SUMS, t))
     for i in range(m):
-        square, weight, best, lane = sqnorms[i], weights[i], current[i], i % LANES
+        square, weight, best, lane = sqnorms[i], weights[i], current[i], i % SUMS
         for j in range(t):
             d = max(np.float64(table[i, j]) + square, 0.0)
             sums[lane, j] += weight * min(d, best)
     for j in range(t):
         potentials[j] = 0.0
-        for lane in range(LANES):
+        for lane in range(SUMS):
             potentials[j] += sums[lane, j]
 
 
@@ -125,7 +121,6 @@ def choose_by_table(
         np.empty(m),
         np.empty(m),
         np.empty(draws.shape[1], np.int64),
-        np.empty(draws.shape[1]),
         chosen,
     )
     return chosen[:count]
@@ -138,7 +133,7 @@ def _choose_kernel(dtype: str) -> Any:
     @jit(name=f"potential_{dtype}")
     def potential(products, norm, sqnorms, weights, current, lanes):
         m = products.shape[0]
-        whole = m - m % LANES
+        whole = m - m % SUMS
         lane_potentials(
             address(products), norm, address(sqnorms), address(weights), address(current), whole, address(lanes)
         )
@@ -146,15 +141,15 @@ def _choose_kernel(dtype: str) -> Any:
             sqdist = max(np.float64(products[i] + norm) + sqnorms[i], 0.0)
             lanes[i - whole] += weights[i] * min(sqdist, current[i])
         total = 0.0
-        for lane in range(LANES):
+        for lane in range(SUMS):
             total += lanes[lane]
         return total
 
     @jit(name=f"choose_by_table_{dtype}")
-    def choose(rows, products, norms, sqnorms, weights, draws, current, mass, picks, potentials, chosen):
+    def choose(rows, products, norms, sqnorms, weights, draws, current, mass, picks, chosen):
         m, d = rows.shape
         k, trials = draws.shape
-        lanes = np.empty(LANES)
+        lanes = np.empty(SUMS)
         for number in range(k):
             total = 0.0
             for i in range(m):
@@ -165,12 +160,12 @@ def _choose_kernel(dtype: str) -> Any:
             tried = 1 if number == 0 else trials
             for j in range(tried):
                 picks[j] = min(np.searchsorted(mass, draws[number, j] * total, side="right"), m - 1)
-            best = 0
+            best, lowest = 0, np.inf
             if number > 0:
                 for j in range(trials):
-                    potentials[j] = potential(products[picks[j]], norms[picks[j]], sqnorms, weights, current, lanes)
-                    if potentials[j] < potentials[best]:
-                        best = j
+                    left = potential(products[picks[j]], norms[picks[j]], sqnorms, weights, current, lanes)
+                    if left < lowest:
+                        best, lowest = j, left
             pick = picks[best]
             chosen[number] = pick
             for i in range(m):
