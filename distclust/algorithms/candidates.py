@@ -56,8 +56,7 @@ class Candidates:
     scale, mass_scale : float
         Fixed-point scales of potential and masses.
     rough : bool
-        Whether a row's distance may be to a candidate that is hardly farther than the nearest, and where rows have a
-        head, only that on its axes.
+        Whether a row's distance may be to a candidate that is hardly farther than the nearest, and nearly right.
     """
 
     rounds: tuple[CenterSet, ...]
@@ -106,10 +105,11 @@ def _nearest_candidate(block: Block, value: Candidates, context: StepContext) ->
     assert sqdist is not None
     first = sum(len(part) for part in value.rounds[:known])
     for part in value.rounds[known:]:
-        fresh = part.roughly(block, context) if value.rough else part.nearest(block, context)
-        coordinates = part.coordinates(block, context) if value.rough else None
-        x, rows = (block.x, part.rows) if coordinates is None else (coordinates.heads, part.on_axes)
-        distance = row_sqdist(x, rows, fresh)
+        if value.rough:
+            fresh, distance = part.roughly(block, context)
+        else:
+            fresh = part.nearest(block, context)
+            distance = row_sqdist(block.x, part.rows, fresh)
         labels = np.where(distance < sqdist, fresh + np.int32(first), labels)
         sqdist = np.minimum(distance, sqdist)
         first += len(part)
@@ -119,7 +119,7 @@ def _nearest_candidate(block: Block, value: Candidates, context: StepContext) ->
 
 
 def _tag(rounds: tuple[CenterSet, ...], rough: bool) -> str:
-    names = [part.tag for part in rounds] + ["rough"] * rough
+    names = [part.tag for part in rounds] + ["rough", rounds[0].axes_tag] * rough
     return hashlib.sha256("-".join(names).encode()).hexdigest()[:24]
 
 
@@ -238,8 +238,8 @@ def spread(engine: Engine, data: PreparedData, count: int, *, seed: int, stage: 
     seed, stage : int
         Key of the draws.
     rough : bool, default=True
-        Draw by distances to candidates that are nearly nearest, on the axes of the head where there is one, for a third
-        of the work or less; again by exact ones should a row come out that equals an earlier one.
+        Draw by nearly right distances to candidates that are nearly nearest, for a third of the work or less; again by
+        exact ones should a row come out that equals an earlier one.
     """
     first = draw_rows(engine, data.pinned, 1, seed=seed, stage=stage + STAGE_FIRST)
     value = _with(data, None, first.rows, rough=rough)
@@ -273,7 +273,7 @@ def spread_mass(engine: Engine, data: PreparedData, value: Candidates) -> Floats
 
 
 def _with(data: PreparedData, known: Candidates | None, fresh: Rows, *, rough: bool = False) -> Candidates:
-    rounds = (*(() if known is None else known.rounds), CenterSet(fresh, data.head))
+    rounds = (*(() if known is None else known.rounds), CenterSet(fresh, data.head, again=True))
     longest = max(float(row_sqnorm(part.rows).max()) for part in rounds)
     return Candidates(rounds, data.inertia_scale(longest), data.scales.mass, rough)
 

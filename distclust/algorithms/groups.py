@@ -242,9 +242,10 @@ def _lloyd(rows: GroupRows, centers: Floats, value: GroupValue, passes: int) -> 
             totals.counts,
         )  # fmt: skip
         far = _far(rows, sqdist, labels, 2 * int(np.count_nonzero(totals.mass == 0)))
-        centers, reassigned, empty = update_centers(centers, totals, far, value.scales, unit=value.unit)
+        update = update_centers(centers, totals, far, value.scales, unit=value.unit)
+        centers, empty = update.means, update.empty
         before, inertia = inertia, float(np.cumsum(sqdist * rows.masses)[-1])
-        if reassigned == 0 and before - inertia < GROUP_RTOL * before:
+        if update.reassigned == 0 and before - inertia < GROUP_RTOL * before:
             break
     return np.delete(centers, empty, axis=0)
 

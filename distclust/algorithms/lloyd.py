@@ -20,7 +20,8 @@ from distclust.data.block import Block
 from distclust.engines.events import IterationEnded, StageEnded, StageStarted
 from distclust.engines.protocol import Engine, StepContext
 from distclust.kernels.lloyd import accumulate, accumulate_moved, farthest, fixed_sums, row_sqdist, row_sqnorm
-from distclust.kernels.updates import cluster_means, explained_squares, step_beyond
+from distclust.kernels.slices import in_slices
+from distclust.kernels.updates import cluster_means, step_beyond
 from distclust.ops.bounds import BoundedPass, bounds_pay, level_step
 from distclust.ops.centers import CenterSet, LabelRule
 from distclust.ops.near import NearCenters
@@ -61,7 +62,9 @@ class Stride:
     relaxation: float = 1.0
     momentum: float = 0.0
 
-    def beyond(self, centers: Floats, means: Floats, previous: Floats | None, *, unit: bool) -> Floats:
+    def beyond(
+        self, centers: Floats, means: Floats, previous: Floats | None, *, unit: bool, threads: int = 1
+    ) -> Floats:
         """Return the next centres.
 
         Parameters
@@ -72,11 +75,12 @@ class Stride:
             Centres of the pass before; None if their last step is not to be taken again.
         unit : bool
             Whether centres have unit length (cosine).
+        threads : int, default=1
         """
         if self == PLAIN:
             return means
         last, momentum = (centers, 0.0) if previous is None else (previous, self.momentum)
-        new = step_beyond(centers, means, last, self.relaxation, momentum)
+        new = step_beyond(centers, means, last, self.relaxation, momentum, threads=threads)
         if not unit:
             return new
         lengths = np.sqrt(row_sqnorm(new))[:, None]
@@ -145,7 +149,7 @@ class LloydStep:
             fixed_sums(sqdist, block.weights, np.zeros(block.n, np.int32), inertia.scale, inertia.high, inertia.low)
         moved = block.n if old is None else int(np.count_nonzero(old != labels))
         sums = _totals(block, labels, value) if old is None or value.totals else _changes(block, old, labels, value)
-        return LloydStats(sums, inertia, moved)
+        return LloydStats((sums,), inertia, moved)
 
 
 @dataclass(frozen=True)
@@ -308,7 +312,8 @@ def run_lloyd(
     started = time.perf_counter()
     engine.options.emit(StageStarted(stage=stage, total_rows=data.pinned.n_rows, max_passes=config.max_iter))
     threshold = config.tol * float(np.cumsum(data.moments.variance)[-1] / data.width)
-    memory = _Memory(stride, lists, bounds and lists is None and config.algorithm == "auto")
+    keeps_bounds = bounds and lists is None and config.algorithm == "auto"
+    memory = _Memory(stride, lists, keeps_bounds, engine.info.slots)
     while not state.finished and state.iteration < config.max_iter:
         state = _iterate(engine, data, config, state, memory, threshold)
         engine.options.emit(IterationEnded(stage=stage, **vars(state.history[-1])))
@@ -328,6 +333,8 @@ class _Memory:
     """See `run_lloyd`."""
     bounds: bool = True
     """Whether rows may keep bounds."""
+    threads: int = 1
+    """Most threads of the driver between passes."""
     totals: ClusterSums | None = None
     """Sums under the centres before the state's."""
     bound_step: float | None = None
@@ -340,7 +347,10 @@ class _Memory:
         for rows, known in self.known:
             if rows is centers:
                 return known
-        made = CenterSet(centers.astype(data.view.dtype), data.head)
+        rows = np.empty(centers.shape, data.view.dtype)
+        k, d = centers.shape
+        in_slices(lambda some: np.copyto(rows[some], centers[some], casting="same_kind"), k, d, self.threads)
+        made = CenterSet(rows, data.head, again=True, threads=self.threads)
         self.known = (*self.known[-2:], (centers, made))
         return made
 
@@ -354,20 +364,6 @@ class _Memory:
         return NearCenters(previous, self.center_set(state.anchor, data))
 
 
-def _pass(
-    engine: Engine, data: PreparedData, value: LloydValue, memory: _Memory, *, fills: bool
-) -> tuple[LloydStats, ClusterSums, FarRows | None]:
-    """Fold over the rows; where clusters were left empty and may be filled, once more for the farthest rows."""
-    with engine.share(value) as shared:
-        stats: LloydStats = engine.fold(data.pinned, LloydStep(), LloydStats.merge, shared, label="lloyd")
-        totals = stats.sums if memory.totals is None else memory.totals.merge(stats.sums)
-        far = None
-        if fills and (totals.mass == 0).any():
-            step = FarStep(min(len(value.centers), FAR_ROWS))
-            far = engine.fold(data.pinned, step, FarRows.merge, shared, label="lloyd: far rows")
-    return stats, totals, far
-
-
 def _must_measure(state: LloydState, n: int) -> bool:
     """Tell whether a pass over n rows must measure every distance; else its inertia follows from its sums."""
     if state.squares is None or not state.history:
@@ -377,16 +373,16 @@ def _must_measure(state: LloydState, n: int) -> bool:
 
 
 def _inertia(
-    state: LloydState, stats: LloydStats, value: LloydValue, totals: ClusterSums, stride: Stride
+    state: LloydState, stats: LloydStats, explained: Floats, stride: Stride, *, measured: bool
 ) -> tuple[float, float | None]:
     """Return the inertia of a pass, measured or from its sums, and the sum of squares that it leads to."""
-    measured, squares, scales = stats.inertia.total(), state.squares, value.scales
-    if value.measured and (squares is not None or stride == PLAIN):
-        return measured, squares
-    explained = explained_squares(totals.sums, scales.columns, totals.mass / scales.mass, value.centers.rows)
+    found, squares = stats.inertia.total(), state.squares
+    if measured and (squares is not None or stride == PLAIN):
+        return found, squares
+    explains = float(np.cumsum(explained)[-1])
     if squares is None:
-        return measured, measured + explained
-    return max(squares - explained, 0.0), squares
+        return found, found + explains
+    return max(squares - explains, 0.0), squares
 
 
 def _iterate(
@@ -397,51 +393,54 @@ def _iterate(
     kind: NextPass = "anchor" if memory.lists is not None and state.next_pass == "all" else state.next_pass
     anchor = {"anchor": state.centers, "lists": state.anchor}.get(kind)
     value = _shared_value(data, state, memory, anchor)
-    # A far row that becomes a centre is on no list: clusters wait for one until all centres are looked at.
-    stats, totals, far = _pass(engine, data, value, memory, fills=kind != "lists")
+    known, memory.totals = memory.totals, None  # they are changed in place
+    settings: dict[str, Any] = {
+        "scales": data.scales,
+        "unit": data.view.unit_rows,
+        "single": data.view.dtype == "float32",
+        "threads": memory.threads,
+    }
+    with engine.share(value) as shared:
+        stats: LloydStats = engine.fold(data.pinned, LloydStep(), LloydStats.merge, shared, label="lloyd")
+        totals = _add_up(stats, known, memory.threads)
+        update = update_centers(state.centers, totals, None, **settings)
+        inertia, squares = _inertia(state, stats, update.explained, memory.stride, measured=value.measured)
+        ends = _ends(state, config, memory, stats.moved, inertia, update.shift, kind, threshold)
+        following = _next_pass(state, memory.lists, kind, done=ends == "done")
+        # A far row that becomes a centre is on no list: clusters wait for one until all centres are looked at.
+        last = state.iteration + 1 == config.max_iter
+        if update.empty and (following != "lists" or last):
+            step = FarStep(min(len(value.centers), FAR_ROWS))
+            far: FarRows = engine.fold(data.pinned, step, FarRows.merge, shared, label="lloyd: far rows")
+            update = update_centers(state.centers, totals, far, **settings)
     memory.totals = totals
-    inertia, squares = _inertia(state, stats, value, totals, memory.stride)
-    means, reassigned, empty = update_centers(state.centers, totals, far, data.scales, unit=data.view.unit_rows)
+    means, reassigned = update.means, update.reassigned
+    if reassigned and anchor is None:  # not all rows have been compared with a centre that was a far row
+        ends, following = "", _next_pass(state, memory.lists, kind, done=False)
     moved_share = stats.moved / data.moments.n_rows
     late = state.iteration + 1 >= FIRST_PASSES
     if memory.bound_step is None and memory.bounds and late and bounds_pay(len(means), data.width, moved_share):
         memory.bound_step = level_step(inertia / data.moments.mass)
-    entry = Iteration(
-        state.iteration + 1,
-        inertia,
-        float(np.cumsum(row_sqdist(means, state.centers, np.arange(len(means), dtype=np.int32)))[-1]),
-        stats.moved,
-        reassigned,
-        time.perf_counter() - started,
-        data.moments.n_rows,
-    )
-    gain = state.inertia - entry.inertia
-    # Rows that keep their labels prove a fixed point only under centres that were means.
-    settled = stats.moved == 0 and memory.stride == PLAIN
-    # Only strides beyond the means can raise the inertia: then the means are the way back, not the end.
-    risen = memory.stride != PLAIN and gain < -config.rtol * state.inertia
-    # A pass by lists costs little, and what follows it much.
-    confirm = memory.lists is not None and memory.lists.confirm
-    rtol = config.rtol * (LIST_RTOL if kind == "lists" and confirm else 1.0)
-    slow = state.iteration > 0 and gain < rtol * state.inertia and not risen
-    done = reassigned == 0 and (settled or entry.shift <= threshold or slow)
+    seconds = time.perf_counter() - started
+    n = data.moments.n_rows
+    entry = Iteration(state.iteration + 1, inertia, update.shift, stats.moved, reassigned, seconds, n)
     # Lists may miss what the centres could still gain; of a sample that is no loss.
-    finished = done and (anchor is None or not confirm)
-    following = _next_pass(state, memory.lists, kind, done=done, empty=bool(empty))
-    ends = finished or entry.iteration == config.max_iter or risen
+    finished = ends == "done" and (anchor is None or memory.lists is None or not memory.lists.confirm)
     if finished and kind == "last":
         new = state.centers
     elif following == "last":
         new = representable(data, means)
+    elif finished or ends == "risen" or last:
+        new = means
     else:
-        new = means if ends else _beyond(state, entry, means, memory.stride, unit=data.view.unit_rows)
+        new = _beyond(state, entry, means, memory.stride, unit=data.view.unit_rows, threads=memory.threads)
     return LloydState(
         new,
         entry.iteration,
         (*state.history, entry),
         finished,
         state.centers,
-        empty,
+        update.empty,
         state.rung,
         anchor,
         state.anchors + (kind == "anchor"),
@@ -451,46 +450,107 @@ def _iterate(
     )
 
 
+def _add_up(stats: LloydStats, known: ClusterSums | None, threads: int) -> ClusterSums:
+    """Return the sums of all clusters: those of the pass before and the changes, or all from a first pass."""
+    totals, changes = (stats.parts[0].owned(), stats.parts[1:]) if known is None else (known, stats.parts)
+    for part in changes:
+        totals.add(part, threads=threads)
+    return totals
+
+
+def _ends(
+    state: LloydState,
+    config: KMeansConfig,
+    memory: _Memory,
+    moved: int,
+    inertia: float,
+    shift: float,
+    kind: NextPass,
+    threshold: float,
+) -> Literal["", "done", "risen"]:
+    """Return whether a stopping rule holds, or the inertia has risen."""
+    gain = state.inertia - inertia
+    # Only strides beyond the means can raise the inertia: then the means are the way back, not the end.
+    risen = memory.stride != PLAIN and gain < -config.rtol * state.inertia
+    # Rows that keep their labels prove a fixed point only under centres that were means.
+    settled = moved == 0 and memory.stride == PLAIN
+    # A pass by lists costs little, and what follows it much.
+    rtol = config.rtol * (LIST_RTOL if kind == "lists" and memory.lists is not None and memory.lists.confirm else 1.0)
+    slow = state.iteration > 0 and gain < rtol * state.inertia and not risen
+    return "done" if settled or shift <= threshold or slow else "risen" if risen else ""
+
+
 def _shared_value(data: PreparedData, state: LloydState, memory: _Memory, anchor: Floats | None) -> LloydValue:
     """Return what the next pass shares."""
     previous = memory.last_rule(state, data)
     centers = memory.center_set(state.centers, data)
-    scale = data.inertia_scale(float(row_sqnorm(centers.rows).max()))
+    measured = _must_measure(state, data.moments.n_rows)
+    scale = data.inertia_scale(float(row_sqnorm(centers.rows).max())) if measured else 1.0
     bounded = None
     if memory.bound_step is not None:
         assert not isinstance(previous, NearCenters)
         bounded = BoundedPass(memory.bound_step, previous, centers)
     lists_of = None if anchor is None else memory.center_set(anchor, data)
-    measured = _must_measure(state, data.moments.n_rows)
     return LloydValue(centers, lists_of, previous, memory.totals is None, data.scales, scale, bounded, measured)
 
 
-def _beyond(state: LloydState, entry: Iteration, means: Floats, stride: Stride, *, unit: bool) -> Floats:
+def _beyond(state: LloydState, entry: Iteration, means: Floats, stride: Stride, *, unit: bool, threads: int) -> Floats:
     """Return where centres go on from their means, after a pass that is not the last."""
     if state.iteration == 0 or entry.reassigned or entry.moved == 0:
         return means
     # The step of the seeds, and that of an empty cluster to a far row, say nothing about where centres are going.
     telling = state.iteration > 1 and not state.history[-1].reassigned
-    return stride.beyond(state.centers, means, state.previous if telling else None, unit=unit)
+    return stride.beyond(state.centers, means, state.previous if telling else None, unit=unit, threads=threads)
 
 
-def _next_pass(state: LloydState, lists: ListPlan | None, kind: NextPass, *, done: bool, empty: bool) -> NextPass:
+def _next_pass(state: LloydState, lists: ListPlan | None, kind: NextPass, *, done: bool) -> NextPass:
     """Return how the pass after one of a kind finds labels."""
     if lists is None:
         return "all"
     if kind == "last":
         return "anchor"
     if done:
-        return "anchor" if empty and kind == "lists" else "last"
+        return "last"
     if kind == "anchor":
         return "lists"
     most = lists.passes[min(state.anchors, len(lists.passes)) - 1]
     return "lists" if state.by_lists + 1 < most else "anchor"
 
 
+@dataclass(frozen=True)
+class Update:
+    """Centres after a pass; made by `update_centers`.
+
+    Attributes
+    ----------
+    means : (k, d) float64
+    explained : (k,) float64
+        See `distclust.kernels.updates.cluster_means`.
+    shift : float
+        Sum of squared distances between the centres of the pass and the means.
+    reassigned : int
+        Clusters that took a far row.
+    empty : tuple of int
+        Clusters that stayed empty: there was no far row for them.
+    """
+
+    means: Floats
+    explained: Floats
+    shift: float
+    reassigned: int
+    empty: tuple[int, ...]
+
+
 def update_centers(
-    centers: Floats, totals: ClusterSums, far: FarRows | None, scales: SumScales, *, unit: bool
-) -> tuple[Floats, int, tuple[int, ...]]:
+    centers: Floats,
+    totals: ClusterSums,
+    far: FarRows | None,
+    scales: SumScales,
+    *,
+    unit: bool,
+    single: bool = False,
+    threads: int = 1,
+) -> Update:
     """Return the means of the clusters; an empty cluster takes a far row, which leaves its old cluster.
 
     Parameters
@@ -505,18 +565,14 @@ def update_centers(
         Of the totals.
     unit : bool
         Whether centres have unit length (cosine).
-
-    Returns
-    -------
-    centers : (k, d) float64
-    reassigned : int
-        Clusters that took a far row.
-    empty : tuple of int
-        Clusters that stayed empty: there was no far row left for them.
+    single : bool, default=False
+        Whether rows are compared with the centres in float32.
+    threads : int, default=1
     """
     mass = totals.mass / scales.mass
     empty = np.flatnonzero(totals.mass == 0)
-    new = cluster_means(totals.sums, scales.columns, mass, centers)
+    found = cluster_means(totals.sums, scales.columns, mass, centers, single=single, threads=threads)
+    new, shifts = found.means, found.shifts
     sums: dict[int, Floats] = {}
     for cluster, at in zip(empty, [] if far is None else _takeable(far, len(empty)), strict=False):
         assert far is not None
@@ -536,8 +592,11 @@ def update_centers(
         directed = full & (lengths > 0)
         new[directed] /= lengths[directed, None]
         new[full & (lengths == 0)] = centers[full & (lengths == 0)]
+    if unit or sums:
+        shifts = row_sqdist(new, centers, np.arange(len(new), dtype=np.int32))
     still = empty[~full[empty]]
-    return new, len(empty) - len(still), tuple(int(cluster) for cluster in still)
+    shift = float(np.cumsum(shifts)[-1])
+    return Update(new, found.explained, shift, len(empty) - len(still), tuple(int(cluster) for cluster in still))
 
 
 def _takeable(far: FarRows, wanted: int) -> list[int]:

@@ -191,5 +191,5 @@ class MeanStep:
             at[order].astype(np.int32),
             sums["far_weight"][order],
         )
-        new, reassigned, _ = update_centers(old, totals, far, value.scales, unit=value.unit)
-        return new, reassigned
+        update = update_centers(old, totals, far, value.scales, unit=value.unit)
+        return update.means, update.reassigned

@@ -72,7 +72,7 @@ def initial_centers(engine: Engine, data: PreparedData, config: KMeansConfig, ru
     if config.init == "random":
         return draw_rows(engine, data.pinned, k, seed=config.seed, stage=stage + _STAGE_RANDOM).rows
     draws = {"seed": config.seed, "stage": stage + _STAGE_TRIALS}
-    head = data.head
+    head, threads = data.head, engine.info.slots
     width = data.width if head is None else head.axes.shape[1]
     method = seeding_method(config, data.moments.n_rows, width, data.pinned.n_rows)
     if method == "greedy":
@@ -86,7 +86,7 @@ def initial_centers(engine: Engine, data: PreparedData, config: KMeansConfig, ru
         return spread(engine, data, k, seed=config.seed, stage=stage).rows
     value = spread(engine, data, OVERSAMPLING * k, seed=config.seed, stage=stage)
     on_axes = value.rows if head is None else head_rows(value.rows, head).heads
-    return value.rows[greedy_choice(on_axes, spread_mass(engine, data, value), k, **draws)]
+    return value.rows[greedy_choice(on_axes, spread_mass(engine, data, value), k, **draws, threads=threads)]
 
 
 def seeding_method(
@@ -146,7 +146,9 @@ def greedy_kmeans_plus_plus(rows: Rows, weights: Floats, k: int, *, seed: int, s
     return rows[greedy_choice(rows, weights, k, seed=seed, stage=stage)]
 
 
-def greedy_choice(rows: Rows, weights: Floats, k: int, *, seed: int, stage: int) -> npt.NDArray[np.int64]:
+def greedy_choice(
+    rows: Rows, weights: Floats, k: int, *, seed: int, stage: int, threads: int = 1
+) -> npt.NDArray[np.int64]:
     """Choose k of the rows by weighted greedy k-means++, 2 + floor(ln k) trials each; return their positions.
 
     Returns fewer than k where fewer rows of positive weight are distinct. Runs on the driver, in row order, with
@@ -159,7 +161,7 @@ def greedy_choice(rows: Rows, weights: Floats, k: int, *, seed: int, stage: int)
     draws = uniform(seed, stage, np.arange(k * trials, dtype=np.int64)).reshape(k, trials)
     if len(rows) <= min(TABLE_ROWS, k * trials):
         packed = pack_centers(rows)
-        products = distance_table(rows, packed._replace(norms=np.zeros_like(packed.norms)))
+        products = distance_table(rows, packed._replace(norms=np.zeros_like(packed.norms)), threads=threads)
         norms = packed.norms[: len(rows)]
         return choose_by_table(rows, products, norms, sqnorms, np.asarray(weights, np.float64), draws)
     mass = np.cumsum(weights)

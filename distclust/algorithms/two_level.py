@@ -381,7 +381,7 @@ class _Fit:
         name = f"{WORK}/neighbors"
         done = self._gather(rows, NeighborStep(self._storage, name), rule, name, range(len(rows.refs)))
         parts = (read_stored(self._storage, done[i].file) for i in sorted(done))
-        stored, _ = store_array(self._storage, path, (len(centers), NEIGHBORS), "int32", parts)
+        stored = store_array(self._storage, path, (len(centers), NEIGHBORS), "int32", parts)
         forget(self._storage, name)
         return stored
 

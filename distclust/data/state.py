@@ -53,6 +53,11 @@ class RowState(ABC):
     def give(self, kind: str, tag: str, array: npt.NDArray[Any]) -> None:
         """Store an array, without a copy where that can be, as the only one of its kind."""
 
+    @property
+    def whole(self) -> RowState:
+        """The state of the whole partition, of which these rows may be the first: for what a row does not share."""
+        return self
+
 
 class NoState(RowState):
     """Keeps nothing."""

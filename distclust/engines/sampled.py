@@ -47,6 +47,11 @@ class SampleState(RowState):
         """See `RowState`."""
         self._state.give(kind, tag + self._suffix, array)
 
+    @property
+    def whole(self) -> RowState:
+        """See `RowState`."""
+        return self._state.whole
+
 
 @dataclass(frozen=True)
 class OnSample:

@@ -121,7 +121,6 @@ def _products(
     rows, vectors = tile
     builder = emit.ir
     bytes_of = ir.VectorType(_I8, QUAD * emit.lanes)
-    dot = _fused_products if machine().byte_products else _plain_products
     starts = [emit.place(x, builder.mul(stride, ir.Constant(I64, r)), 1) for r in range(rows)]
 
     def quad(i: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
@@ -132,7 +131,8 @@ def _products(
         out = []
         for r in range(rows):
             four = emit.splat(emit.load(emit.place(starts[r], i, QUAD), I32, 1))
-            out += [dot(emit, totals[r * vectors + q], centers[q], four) for q in range(vectors)]
+            row = builder.bitcast(four, bytes_of)
+            out += [byte_dot(emit, totals[r * vectors + q], centers[q], row) for q in range(vectors)]
         return out
 
     def several(i: ir.Value, totals: list[ir.Value]) -> list[ir.Value]:
@@ -148,20 +148,17 @@ def _products(
     return emit.loop(whole, quads, 1, totals, quad)
 
 
-def _fused_products(emit: Emitter, total: ir.Value, centers: ir.Value, four: ir.Value) -> ir.Value:
-    """Emit ``total + sum of four products`` of unsigned and signed bytes, by the instruction that does it."""
-    signature = ir.FunctionType(emit.indices, [emit.indices, centers.type, centers.type])
-    dot = emit.ir.module.declare_intrinsic("llvm.x86.avx512.vpdpbusd.512", (), signature)
-    return emit.ir.call(dot, [total, centers, emit.ir.bitcast(four, centers.type)])
-
-
-def _plain_products(emit: Emitter, total: ir.Value, centers: ir.Value, four: ir.Value) -> ir.Value:
-    """Emit the same, byte by byte, for machines without it."""
+def byte_dot(emit: Emitter, total: ir.Value, centers: ir.Value, row: ir.Value) -> ir.Value:
+    """Emit ``total + sum of four products`` of 64 unsigned and 64 signed bytes, lane by lane."""
     builder = emit.ir
-    lines = builder.bitcast(centers, emit.indices)
+    if machine().byte_products:
+        signature = ir.FunctionType(emit.indices, [emit.indices, centers.type, centers.type])
+        dot = builder.module.declare_intrinsic("llvm.x86.avx512.vpdpbusd.512", (), signature)
+        return builder.call(dot, [total, centers, row])
+    lines = [builder.bitcast(part, emit.indices) for part in (centers, row)]
     for place in range(QUAD):
         # The byte moves to the top of its lane and down again: what comes back has the sign it is meant to have.
-        top = [builder.shl(part, emit.whole(32 - 8 * (place + 1))) for part in (lines, four)]
+        top = [builder.shl(part, emit.whole(32 - 8 * (place + 1))) for part in lines]
         center = builder.lshr(top[0], emit.whole(24))
         total = builder.add(total, builder.mul(center, builder.ashr(top[1], emit.whole(24))))
     return total
@@ -260,9 +257,10 @@ def largest_value(typing_context, x, d):
 
 @intrinsic
 def round_bytes(typing_context, x, scale, step, d, out, sums):
-    """Round ``x * scale`` of a float32 row to bytes; return the sum of squares of ``x - step * rounded``.
+    """Round ``x * scale`` of a float32 row to bytes; the caller pads `out`.
 
-    `scale` and `step` are float32. `sums` (one int32) takes the sum of the rounded values; the caller pads `out`.
+    `scale` and `step` are float32. `sums` (three float32) takes the sum of squares of ``x - step * rounded``, that of
+    the rounded values, and of their squares: whole numbers, exact up to 2^24.
     """
 
     def codegen(context, builder, signature, arguments):
@@ -279,31 +277,35 @@ def round_bytes(typing_context, x, scale, step, d, out, sums):
             small = _I8 if one else ir.VectorType(_I8, lanes)
 
             def turn(i: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
-                total, squares = carried
+                total, squares, own = carried
                 value = emit.load(emit.place(x, i), kind, 4)
                 rounded = builder.call(rint, [builder.fmul(value, factor)])
                 whole_number = builder.fptosi(rounded, integers)
                 emit.store(builder.trunc(whole_number, small), emit.place(out, i, 1), 1)
                 left = builder.fsub(value, builder.fmul(back, rounded))
-                return [builder.add(total, whole_number), builder.fadd(squares, builder.fmul(left, left))]
+                own = builder.fadd(own, builder.fmul(rounded, rounded))
+                return [builder.add(total, whole_number), builder.fadd(squares, builder.fmul(left, left)), own]
 
             return turn
 
         nothing = ir.Constant(emit.indices, [0] * lanes)
-        totals, squares = emit.loop(ir.Constant(I64, 0), whole, lanes, [nothing, emit.same(0.0)], body(False))
+        zeros = [nothing, emit.same(0.0), emit.same(0.0)]
+        totals, squares, own = emit.loop(ir.Constant(I64, 0), whole, lanes, zeros, body(False))
         add = builder.module.declare_intrinsic(
             f"llvm.vector.reduce.add.v{lanes}i32", (), ir.FunctionType(I32, [emit.indices])
         )
         fold = builder.module.declare_intrinsic(
             f"llvm.vector.reduce.fadd.v{lanes}f32", (), ir.FunctionType(emit.scalar, [emit.scalar, emit.vector])
         )
-        start = [builder.call(add, [totals]), builder.call(fold, [ir.Constant(emit.scalar, 0.0), squares])]
-        total, square = emit.loop(whole, d, 1, start, body(True))
-        emit.store(total, sums, 4)
-        return square
+        start = [builder.call(add, [totals])]
+        start += [builder.call(fold, [ir.Constant(emit.scalar, 0.0), part]) for part in (squares, own)]
+        total, square, own = emit.loop(whole, d, 1, start, body(True))
+        for at, value in enumerate((square, builder.sitofp(total, emit.scalar), own)):
+            emit.store(value, emit.place(sums, at), 4)
+        return context.get_dummy_value()
 
     kinds = [types.int64, types.float32, types.float32, types.int64, types.int64, types.int64]
-    return types.float32(*kinds), codegen
+    return types.void(*kinds), codegen
 
 
 @intrinsic

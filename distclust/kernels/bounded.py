@@ -41,9 +41,9 @@ from distclust.kernels._emit import LANES, SIZES, address
 from distclust.kernels._jit import jit, once
 from distclust.kernels._rows import make_row_sqdist, make_row_sqnorm
 from distclust.kernels._ukernel import make_lane_minimum, make_score_tile
-from distclust.kernels.heads import HeadRows
 from distclust.kernels.lloyd import row_sqdist
 from distclust.kernels.nearest import PackedCenters, assign_nearest
+from distclust.kernels.rounded import RoundedRows
 from distclust.kernels.screened import ScreenedCenters, screen_rows
 
 _BLOCK_ROWS = 48
@@ -167,7 +167,7 @@ def first_bounds(
     packed: PackedCenters,
     step: float,
     screened: ScreenedCenters | None = None,
-    heads: HeadRows | None = None,
+    rounded: RoundedRows | None = None,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64], Bounds]:
     """Find the nearest centre of every row from all distances, and keep these as bounds.
 
@@ -182,8 +182,8 @@ def first_bounds(
         Distance between two levels; 255 of them should reach from a row's nearest centre over those that may become it.
     screened : ScreenedCenters, optional
         The same centres, as `screen_centers` gives them: with it bounds are looser, and made three times as fast.
-    heads : HeadRows, optional
-        What `head_rows` gives for ``x`` and the axes of ``screened``, where it is known.
+    rounded : RoundedRows, optional
+        What `round_rows` gives for ``x`` and the axes of ``screened``, where it is known.
 
     Returns
     -------
@@ -198,7 +198,7 @@ def first_bounds(
     if screened is None:
         labels = _first_bounds(x, packed, step, bounds)
     else:
-        labels = screen_rows(x, packed, screened, bounds.levels, bounds.rows, 1.0 / step, heads)
+        labels = screen_rows(x, packed, screened, bounds.levels, bounds.rows, 1.0 / step, rounded)
     sqdist = row_sqdist(x, centers, labels)
     bounds.rows[:, 2] = sqdist
     return labels, sqdist, bounds

@@ -2,8 +2,8 @@
 
 A list has the 16 centres of lowest score, of rows and centres rounded to bytes as `distclust.kernels.screened` rounds
 them; with axes, of their coordinates on these. Made under some centres, it serves passes over later ones, which then
-cost 16 products a row, whatever the number of centres. A label found so is mostly, not always, that of the nearest
-centre.
+cost 16 products of bytes a row, whatever the number of centres. A label found so is mostly, not always, that of the
+nearest centre.
 
 Nothing here depends on the machine: products of bytes are integers, all else has a fixed order.
 
@@ -12,7 +12,7 @@ Axis letters: n rows, d dimensions, k centres, h axes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,21 +29,27 @@ from distclust.kernels._screen import (
     QUAD,
     count_below,
     lane_minima,
-    largest_value,
     list_below,
     list_values_below,
     make_byte_scores,
-    round_bytes,
 )
-from distclust.kernels.heads import HeadRows, head_rows
-from distclust.kernels.nearest import PackedCenters, assign_nearest, distance_table
-from distclust.kernels.screened import ScreenedCenters, byte_step
+from distclust.kernels.nearest import PackedCenters, distance_table
+from distclust.kernels.rounded import (
+    SQUARE,
+    STEP,
+    SUM,
+    RoundedRows,
+    last_rows,
+    padded_width,
+    round_rows,
+    rounded_argument,
+)
+from distclust.kernels.screened import ScreenedCenters, spread_width
 
 LISTED = 16
 """Centres in a list: one for each lane of a vector."""
 
 MOST_CENTERS = 1 << 16
-LEAST_WIDTH = 16
 
 _ROWS, _VECTORS = 12, 2
 _WIDTH = _VECTORS * CANDIDATE_LANES
@@ -52,7 +58,7 @@ _SCORE_BYTES = 512 << 10
 """The scores of a block of rows stay in L2."""
 
 _CHUNK_ROWS = 4096
-"""Rows whose coordinates, or scores in float32, are held at once."""
+"""Rows that are rounded, or whose scores in float32 are held, at once."""
 
 _HALVINGS, _FEW = 12, 24
 """Most cuts of the range of a row's scores, and from how few on there is none: 16 of them are chosen one by one."""
@@ -60,8 +66,43 @@ _HALVINGS, _FEW = 12, 24
 _SIZE = 4
 
 
+class ListedCenters(NamedTuple):
+    """Centres as rows are compared with those on their lists; made by `listed_centers`."""
+
+    values: npt.NDArray[np.uint8]
+    """[k, w] rounded, plus the bias, and bytes that do not matter to the end of a cache line."""
+    steps: npt.NDArray[np.float32]
+    """[k]"""
+    norms: npt.NDArray[np.float32]
+    """[k] squared lengths."""
+    squares: npt.NDArray[np.float32]
+    """[k] squared lengths of what is rounded, as it is rounded."""
+    width: int
+    """How many values of a row are rounded."""
+
+
+def listed_centers(centers: ScreenedCenters) -> ListedCenters:
+    """Return rounded centres one after the other."""
+    k = centers.packed.n_clusters
+    values, squares = np.zeros((k, padded_width(centers.width)), np.uint8), np.empty(k, np.float32)
+    steps = np.ascontiguousarray(centers.floats[:, 0]).reshape(-1)[:k]
+    _list_centers(read_argument(centers.panels, "panels", "uint8", (None,) * 4), centers.width, steps, values, squares)
+    return ListedCenters(values, steps, centers.norms[:k], squares, centers.width)
+
+
+@jit
+def _list_centers(panels, width, steps, values, squares):
+    for j in range(values.shape[0]):
+        panel, lane, total = j // _WIDTH, j % _WIDTH, np.int64(0)
+        for i in range(width):
+            value = panels[panel, i // QUAD, lane, i % QUAD]
+            values[j, i] = value
+            total += (np.int64(value) - BIAS) * (np.int64(value) - BIAS)
+        squares[j] = steps[j] * steps[j] * np.float32(total)
+
+
 def list_near(
-    x: np.ndarray, packed: PackedCenters, screened: ScreenedCenters | None, heads: HeadRows | None = None
+    x: np.ndarray, packed: PackedCenters, screened: ScreenedCenters | None, rounded: RoundedRows | None = None
 ) -> npt.NDArray[np.uint16]:
     """Return for every row the 16 centres of lowest score, in the order of their numbers.
 
@@ -72,8 +113,8 @@ def list_near(
         Of 64 to 65 536 centres.
     screened : ScreenedCenters or None
         As `screen_centers` gives them ``anywhere``; where that is None, the scores of the plain kernel decide.
-    heads : HeadRows, optional
-        Coordinates of ``x`` on the axes of ``screened``, where they are known.
+    rounded : RoundedRows, optional
+        What `round_rows` gives for ``x`` and the axes of ``screened``, where it is known.
 
     Returns
     -------
@@ -93,7 +134,7 @@ def list_near(
     x = read_argument(x, "x", "float32", (None, packed.n_dims))
     lists = np.empty((len(x), LISTED), np.uint16)
     if screened is not None:
-        _by_bytes(x, screened, heads, lists)
+        _by_bytes(x, screened, rounded, lists, np.empty(0, np.float32))
         return lists
     for at in range(0, len(x), _CHUNK_ROWS):
         some = slice(at, at + _CHUNK_ROWS)
@@ -103,41 +144,56 @@ def list_near(
 
 
 def nearest_roughly(
-    x: np.ndarray, packed: PackedCenters, screened: ScreenedCenters | None, heads: HeadRows | None = None
-) -> npt.NDArray[np.int32]:
-    """Return for every row the centre of lowest score, the lowest one among equals; parameters as for `list_near`.
+    x: np.ndarray, screened: ScreenedCenters, listed: ListedCenters, rounded: RoundedRows | None = None
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Return for every row the centre of lowest score, the lowest one among equals, and about its squared distance.
 
-    Examples
-    --------
-    >>> from distclust.kernels.nearest import pack_centers
-    >>> packed = pack_centers(np.arange(9, dtype=np.float32)[:, None])
-    >>> nearest_roughly(np.array([[2.2]], np.float32), packed, None).tolist()
-    [2]
-    """
-    x = read_argument(x, "x", "float32", (None, packed.n_dims))
-    if screened is None:
-        return assign_nearest(x, packed)[0]
-    labels = np.empty((len(x), 1), np.int32)
-    _by_bytes(x, screened, heads, labels)
-    return labels[:, 0]
-
-
-def assign_listed(
-    x: np.ndarray,
-    centers: npt.NDArray[np.float32],
-    norms: npt.NDArray[np.float32],
-    lists: npt.NDArray[np.uint16],
-) -> npt.NDArray[np.int32]:
-    """Return for every row the nearest of the centres on its list, the lowest one among equals.
+    It is that of what is rounded: with axes, of coordinates on these; and of a row from itself 0 but for rounding.
 
     Parameters
     ----------
     x : float32 [n, d]
-        Rows, d >= 16; or their coordinates on some axes.
-    centers : float32 [k, d]
-        Centres; or their coordinates on the same axes.
-    norms : float32 [k]
-        Squared lengths of the centres.
+    screened, listed : ScreenedCenters and ListedCenters
+        Of the same centres; see `list_near` and `listed_centers`.
+    rounded : RoundedRows, optional
+        See `list_near`.
+
+    Returns
+    -------
+    labels : int32 [n]
+    sqdist : float32 [n]
+        Of no use, maybe not a number, for rows beyond a length of 1e15.
+
+    Examples
+    --------
+    >>> from distclust.kernels.nearest import pack_centers
+    >>> from distclust.kernels.screened import screen_centers
+    >>> centers = np.repeat(np.arange(9, dtype=np.float32)[:, None], 48, axis=1)
+    >>> screened = screen_centers(centers, pack_centers(centers), anywhere=True)
+    >>> labels, sqdist = nearest_roughly(np.full((1, 48), 2.25, np.float32), screened, listed_centers(screened))
+    >>> labels.tolist(), round(float(sqdist[0]), 3)
+    ([2], 3.0)
+    """
+    x = read_argument(x, "x", "float32", (None, screened.packed.n_dims))
+    if rounded is None:
+        rounded = round_rows(x, screened.head)
+    labels, scores = np.empty((len(x), 1), np.int32), np.empty(len(x), np.float32)
+    _by_bytes(x, screened, rounded, labels, scores)
+    found = labels[:, 0]
+    with np.errstate(over="ignore", invalid="ignore"):  # of rows too long to be rounded
+        return found, np.maximum(
+            scores + rounded.floats[:, SQUARE] + (listed.squares - listed.norms)[found], np.float32(0)
+        )
+
+
+def assign_listed(rounded: RoundedRows, centers: ListedCenters, lists: npt.NDArray[np.uint16]) -> npt.NDArray[np.int32]:
+    """Return for every row the centre of lowest score on its list, the lowest one among equals.
+
+    Parameters
+    ----------
+    rounded : RoundedRows
+        n rows, all columns or coordinates on axes as those of ``centers``.
+    centers : ListedCenters
     lists : uint16 [n, 16]
         Centres of each row, 0 ... k-1; a centre may be there twice.
 
@@ -147,33 +203,39 @@ def assign_listed(
 
     Examples
     --------
-    >>> centers = np.repeat(np.arange(20, dtype=np.float32)[:, None], 16, axis=1)
-    >>> norms = (centers**2).sum(axis=1)
+    >>> from distclust.kernels.nearest import pack_centers
+    >>> from distclust.kernels.screened import screen_centers
+    >>> centers = np.repeat(np.arange(20, dtype=np.float32)[:, None], 48, axis=1)
+    >>> listed = listed_centers(screen_centers(centers, pack_centers(centers), anywhere=True))
     >>> lists = np.arange(16, dtype=np.uint16)[None]
-    >>> assign_listed(centers[[9]] + np.float32(0.2), centers, norms, lists).tolist()
+    >>> assign_listed(round_rows(centers[[9]] + np.float32(0.2)), listed, lists).tolist()
     [9]
     """
-    centers = read_argument(centers, "centers", "float32", (None, None))
-    k, d = centers.shape
-    if d < LEAST_WIDTH:
-        raise ValueError(f"x has {d} columns; lists are for {LEAST_WIDTH} and more.")
-    x = read_argument(x, "x", "float32", (None, d))
-    lists = read_argument(lists, "lists", "uint16", (len(x), LISTED))
-    labels = np.empty(len(x), np.int32)
-    if not _assign_listed(x, centers, read_argument(norms, "norms", "float32", (k,)), lists, labels):
+    rounded = rounded_argument(rounded, len(lists), centers.width)
+    lists = read_argument(lists, "lists", "uint16", (len(lists), LISTED))
+    k = len(centers.steps)
+    values = read_argument(centers.values, "centers", "uint8", (k, rounded.values.shape[1]))
+    steps, norms = (read_argument(part, "centers", "float32", (k,)) for part in (centers.steps, centers.norms))
+    labels = np.empty(len(lists), np.int32)
+    if not _assign_listed(*rounded, values, steps, norms, lists, labels):
         raise ValueError(f"lists name centres beyond the {k} that there are.")
     return labels
 
 
-def _by_bytes(x: np.ndarray, centers: ScreenedCenters, known: HeadRows | None, out: npt.NDArray[Any]) -> None:
+def _by_bytes(
+    x: np.ndarray,
+    centers: ScreenedCenters,
+    rounded: RoundedRows | None,
+    out: npt.NDArray[Any],
+    lowest: npt.NDArray[np.float32],
+) -> None:
     n = len(x)
-    if known is not None and centers.head is not None:
-        read_argument(known.heads, "heads", "float32", (n, centers.head.axes.shape[1]))
+    if rounded is not None:
+        rounded = rounded_argument(rounded, n, centers.width)
     width = len(centers.norms)
     block = max(1, min(_MOST_BLOCK_ROWS, _SCORE_BYTES // (4 * width)) // _ROWS) * _ROWS
     room = (
-        np.zeros((block, centers.panels.shape[1] * QUAD), np.int8),
-        np.empty((block, width), np.float32),
+        np.empty((block, spread_width(width)), np.float32),
         np.zeros(block, np.float32),
         np.zeros(block, np.int32),
         np.empty(width + CANDIDATE_LANES, np.int32),
@@ -181,13 +243,12 @@ def _by_bytes(x: np.ndarray, centers: ScreenedCenters, known: HeadRows | None, o
         np.empty(width + CANDIDATE_LANES, np.int32),
         np.empty(MINIMA + 2, np.float32),
     )
-    at_once = _CHUNK_ROWS if centers.head is not None and known is None else max(n, 1)
+    at_once = _CHUNK_ROWS if rounded is None else max(n, 1)
     for start in range(0, n, at_once):
         some = slice(start, min(n, start + at_once))
-        rows = x[some]
-        if centers.head is not None:
-            rows = head_rows(rows, centers.head).heads if known is None else known.heads[some]
-        _near_kernel(out.dtype.name)(rows, centers.panels, centers.floats, *room, out[some])
+        rows = round_rows(x[some], centers.head) if rounded is None else rounded
+        kernel = _near_kernel(out.dtype.name)
+        kernel(*rows, last_rows(rows, _ROWS), centers.panels, centers.floats, *room, out[some], lowest[some])
 
 
 @once
@@ -195,45 +256,44 @@ def _near_kernel(dtype: str) -> Any:
     byte_scores = make_byte_scores(_ROWS, _VECTORS)
 
     @jit(name=f"near_{dtype}")
-    def near(x, panels, floats, quick, scores, turns, row_sums, found, lows, chosen, minima, out):
-        n, h = x.shape
+    def near(values, sizes, tail, panels, floats, scores, turns, row_sums, found, lows, chosen, minima, out, lowest):
+        n, stride = values.shape
         n_panels, quads = panels.shape[0], panels.shape[1]
-        block, width = scores.shape
-        stride = quick.shape[1]
+        block, score_stride = scores.shape
+        width = n_panels * _WIDTH
         panel_bytes = quads * QUAD * _WIDTH
-        x_at, panels_at, floats_at, quick_at = address(x), address(panels), address(floats), address(quick)
+        values_at, tail_at, panels_at, floats_at = address(values), address(tail), address(panels), address(floats)
         scores_at, turns_at, sums_at, minima_at = address(scores), address(turns), address(row_sums), address(minima)
         for start in range(0, n, block):
             rows = min(block, n - start)
             for r in range(rows):
-                source = x_at + (start + r) * h * _SIZE
-                step, scale = byte_step(largest_value(source, h))
-                round_bytes(source, scale, step, h, quick_at + r * stride, sums_at + r * 4)
-                row_sums[r] = -BIAS * row_sums[r]
-                turns[r] = np.float32(-2.0) * step
+                row_sums[r] = -BIAS * np.int32(sizes[start + r, SUM])
+                turns[r] = np.float32(-2.0) * sizes[start + r, STEP]
             for p in range(n_panels):
                 for r in range(0, rows, _ROWS):
                     byte_scores(
-                        quick_at + r * stride,
+                        values_at + (start + r) * stride if start + r + _ROWS <= n else tail_at,
                         stride,
                         panels_at + p * panel_bytes,
                         quads,
                         sums_at + r * 4,
                         turns_at + r * _SIZE,
                         floats_at + p * CENTER_FLOATS * _WIDTH * _SIZE,
-                        scores_at + (r * width + p * _WIDTH) * _SIZE,
-                        width,
+                        scores_at + (r * score_stride + p * _WIDTH) * _SIZE,
+                        score_stride,
                     )
             for r in range(rows):
-                row_at = scores_at + r * width * _SIZE
+                row_at = scores_at + r * score_stride * _SIZE
                 lane_minima(row_at, width, minima_at)
-                _lowest(row_at, scores[r], minima, found, lows, chosen, out[start + r])
+                _lowest(row_at, width, minima, found, lows, chosen, out[start + r])
+                if lowest.shape[0] == n:
+                    lowest[start + r] = minima[MINIMA]
 
     return near
 
 
 @jit
-def _lowest(row_at, scores, minima, found, lows, chosen, out):
+def _lowest(row_at, width, minima, found, lows, chosen, out):
     """Choose the places of lowest scores, in order; `minima` has those of 64 lanes, then their lowest and highest.
 
     Among equals at the end of the list the lowest places are taken.
@@ -253,10 +313,10 @@ def _lowest(row_at, scores, minima, found, lows, chosen, out):
             low = middle
     found_at, lows_at, chosen_at = address(found), address(lows), address(chosen)
     if wanted == 1:
-        list_below(row_at, scores.shape[0], high, found_at)
+        list_below(row_at, width, high, found_at)
         out[0] = found[0]
         return
-    count = list_values_below(row_at, scores.shape[0], high, found_at, lows_at)
+    count = list_values_below(row_at, width, high, found_at, lows_at)
     full = -(-count // CANDIDATE_LANES) * CANDIDATE_LANES
     for c in range(count, full):
         lows[c] = np.inf
@@ -292,12 +352,22 @@ def _lowest_of_equals(lows, count, full, found, out):
 
 
 @jit
-def _assign_listed(x, centers, norms, lists, labels):
-    (n, d), k = x.shape, centers.shape[0]
-    x_at, centers_at, norms_at, lists_at = address(x), address(centers), address(norms), address(lists)
+def _assign_listed(values, sizes, centers, steps, norms, lists, labels):
+    (n, width), k = values.shape, centers.shape[0]
+    values_at, centers_at, lists_at = address(values), address(centers), address(lists)
+    steps_at, norms_at = address(steps), address(norms)
     for r in range(n):
         for slot in range(LISTED):
             if lists[r, slot] >= k:
                 return False
-        labels[r] = nearest_listed(x_at + r * d * _SIZE, centers_at, norms_at, d, lists_at + r * LISTED * 2)
+        labels[r] = nearest_listed(
+            values_at + r * width,
+            -BIAS * np.int64(sizes[r, SUM]),
+            np.float32(-2.0) * sizes[r, STEP],
+            centers_at,
+            width,
+            steps_at,
+            norms_at,
+            lists_at + r * LISTED * 2,
+        )
     return True

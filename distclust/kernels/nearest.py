@@ -16,6 +16,7 @@ from distclust.kernels._emit import LANES, SIZES, address
 from distclust.kernels._jit import jit, once
 from distclust.kernels._machine import has_fma, machine
 from distclust.kernels._ukernel import make_assign_tile, make_lane_minimum, make_score_tile
+from distclust.kernels.slices import in_slices
 
 __all__ = ["PackedCenters", "assign_nearest", "distance_table", "has_fma", "pack_centers", "project_rows"]
 
@@ -133,7 +134,7 @@ def assign_nearest(x: np.ndarray, packed: PackedCenters) -> tuple[npt.NDArray[np
     return labels[: len(x)], scores[: len(x)]
 
 
-def distance_table(x: np.ndarray, packed: PackedCenters) -> np.ndarray:
+def distance_table(x: np.ndarray, packed: PackedCenters, *, threads: int = 1) -> np.ndarray:
     """Return ``||c||^2 - 2 x.c`` of every row and centre; add ``||x||^2`` for squared distances.
 
     Parameters
@@ -142,6 +143,8 @@ def distance_table(x: np.ndarray, packed: PackedCenters) -> np.ndarray:
         Rows, as for `assign_nearest`.
     packed : PackedCenters
         See `pack_centers`.
+    threads : int, default=1
+        That take part, where the table is large.
 
     Returns
     -------
@@ -152,10 +155,14 @@ def distance_table(x: np.ndarray, packed: PackedCenters) -> np.ndarray:
     >>> distance_table(np.array([[1.0, 0.0]]), pack_centers(np.array([[0.0, 0.0], [4.0, 0.0]]))).tolist()
     [[0.0, 8.0]]
     """
-    x, tail = rows_argument(x, packed)
     out = np.empty((len(x), packed.n_clusters), x.dtype)
-    edge = np.empty((packed.tile[0], packed.panels.shape[2]), x.dtype)
-    _table_kernel(x.dtype.name, packed.tile)(x, tail, packed.panels, packed.norms, edge, out)
+
+    def fill(some: slice) -> None:
+        part, tail = rows_argument(x[some], packed)
+        edge = np.empty((packed.tile[0], packed.panels.shape[2]), x.dtype)
+        _table_kernel(x.dtype.name, packed.tile)(part, tail, packed.panels, packed.norms, edge, out[some])
+
+    in_slices(fill, len(x), packed.n_clusters, threads)
     return out
 
 

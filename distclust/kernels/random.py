@@ -18,7 +18,7 @@ _MIX_2 = 0x94D049BB133111EB
 _MASK = 2**64 - 1
 
 # numba turns uint64 combined with a Python int into float64, hence typed constants.
-_U_GAMMA, _U_MIX_1, _U_MIX_2 = np.uint64(_GAMMA), np.uint64(_MIX_1), np.uint64(_MIX_2)
+U_GAMMA, _U_MIX_1, _U_MIX_2 = np.uint64(_GAMMA), np.uint64(_MIX_1), np.uint64(_MIX_2)
 _U_11, _U_27, _U_30, _U_31 = np.uint64(11), np.uint64(27), np.uint64(30), np.uint64(31)
 
 
@@ -88,7 +88,8 @@ def _mix_int(z: int) -> int:
 
 
 @jit
-def _mix(z):
+def mix(z):
+    """Return the finaliser of splitmix64 of a uint64."""
     z = (z ^ (z >> _U_30)) * _U_MIX_1
     z = (z ^ (z >> _U_27)) * _U_MIX_2
     return z ^ (z >> _U_31)
@@ -97,11 +98,11 @@ def _mix(z):
 @jit
 def _hash_rows(row_ids, hashes):
     for i in range(row_ids.shape[0]):
-        hashes[i] = _mix(np.uint64(row_ids[i]) + _U_GAMMA)
+        hashes[i] = mix(np.uint64(row_ids[i]) + U_GAMMA)
 
 
 @jit
 def _uniform(key, row_ids, numbers):
     for i in range(row_ids.shape[0]):
-        mixed = _mix(_mix(np.uint64(row_ids[i]) + _U_GAMMA) + key)
+        mixed = mix(mix(np.uint64(row_ids[i]) + U_GAMMA) + key)
         numbers[i] = np.float64(mixed >> _U_11) * 2.0**-53

@@ -1,10 +1,10 @@
 """Nearest centres by a screen of 8-bit products; the labels are those of `assign_nearest`, bit for bit.
 
-Rows and centres are rounded to multiples of a step of their own, up to 127 steps. The products of what is rounded are
-exact integers and cost a quarter of float32 products; by Cauchy and Schwarz they bound the score of every centre from
-both sides. A centre whose lower bound is above some centre's upper bound is not the nearest one. Among the few that
-are left the squared distances in float64 decide; where these are as near as float32 scores can tell, the scores of
-`assign_nearest` do.
+Rows (`distclust.kernels.rounded`) and centres are rounded to multiples of a step of their own, up to 127 steps. The
+products of what is rounded are exact integers and cost a quarter of float32 products; by Cauchy and Schwarz they bound
+the score of every centre from both sides. A centre whose lower bound is above some centre's upper bound is not the
+nearest one. Among the few that are left the squared distances in float64 decide; where these are as near as float32
+scores can tell, the scores of `assign_nearest` do.
 
 With axes (see `distclust.kernels.heads`) only the coordinates on these are rounded and multiplied; the lengths that are
 left widen the bounds.
@@ -35,14 +35,26 @@ from distclust.kernels._screen import (
     QUAD,
     ROW_FLOATS,
     chain_score,
-    largest_value,
     list_below,
     make_screen_tile,
-    round_bytes,
 )
-from distclust.kernels.heads import HeadAxes, HeadRows, head_rows
+from distclust.kernels.heads import HeadAxes, head_rows
 from distclust.kernels.lloyd import row_sqnorm as row_sqnorms
 from distclust.kernels.nearest import PackedCenters, assign_nearest
+from distclust.kernels.rounded import (
+    ERROR,
+    LEAST_LENGTH,
+    LENGTH,
+    MOST_LENGTH,
+    MOST_WIDTH,
+    STEP,
+    SUM,
+    TAIL,
+    RoundedRows,
+    last_rows,
+    round_rows,
+    rounded_argument,
+)
 
 LEAST_WIDTH = 48
 LEAST_CENTERS = 64
@@ -54,14 +66,14 @@ _MOST_BLOCK_ROWS = 96
 _BOUND_BYTES = 768 << 10
 """The bounds of a block of rows stay in L2."""
 
-LEAST_LENGTH, _MOST_LENGTH = 1e-15, 1e15
-"""Lengths of rows and centres that are rounded: their squares are far from the ends of float32."""
-
 _UNSURE_ROWS = 4096
 """Rows that are gathered for `assign_nearest` at once."""
 
-_HEAD_ROWS = 4096
-"""Rows whose coordinates are held at once."""
+_ROUNDED_ROWS = 4096
+"""Rows that are rounded at once where they are not known."""
+
+_LEAST_PANELS = 2
+"""`distclust.kernels.near` looks for the lowest scores in 64 lanes."""
 
 
 class ScreenedCenters(NamedTuple):
@@ -84,6 +96,11 @@ class ScreenedCenters(NamedTuple):
     reach: float
     """Largest length of a centre."""
 
+    @property
+    def width(self) -> int:
+        """How many values of a row are rounded."""
+        return self.rows.shape[1] if self.head is None else self.head.axes.shape[1]
+
 
 def screen_centers(
     centers: np.ndarray, packed: PackedCenters, head: HeadAxes | None = None, *, anywhere: bool = False
@@ -98,20 +115,20 @@ def screen_centers(
     head : HeadAxes, optional
         Axes that hold most of the length of rows and centres.
     anywhere : bool, default=False
-        Also on machines where a screen is slower than `assign_nearest`: for `distclust.kernels.near`.
+        Also few centres, and on machines where a screen is slower than `assign_nearest`: for `distclust.kernels.near`.
     """
     centers = np.ascontiguousarray(centers)
     if centers.dtype != np.float32 or not (anywhere or machine().byte_products):
         return None
     k, d = centers.shape
-    if d < LEAST_WIDTH or k < LEAST_CENTERS:
+    if not LEAST_WIDTH <= d <= MOST_WIDTH or (k < LEAST_CENTERS and not anywhere):
         return None
-    reach = float(np.sqrt(row_sqnorms(centers)).max())
-    if not LEAST_LENGTH < reach < _MOST_LENGTH:
+    reach = float(np.sqrt(row_sqnorms(centers)).max(initial=0.0))
+    if not LEAST_LENGTH < reach < MOST_LENGTH:
         return None
     heads, tails = (centers, np.zeros(k)) if head is None else head_rows(centers, head)
     lengths = np.sqrt(row_sqnorms(heads))
-    quads, n_panels = -(-heads.shape[1] // QUAD), -(-k // _WIDTH)
+    quads, n_panels = -(-heads.shape[1] // QUAD), max(-(-k // _WIDTH), _LEAST_PANELS)
     size = n_panels * quads * _WIDTH * QUAD
     raw = np.empty(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
@@ -129,7 +146,7 @@ def screen_centers(
 
 
 def assign_labels(
-    x: np.ndarray, packed: PackedCenters, screened: ScreenedCenters | None, heads: HeadRows | None = None
+    x: np.ndarray, packed: PackedCenters, screened: ScreenedCenters | None, rounded: RoundedRows | None = None
 ) -> npt.NDArray[np.int32]:
     """Return the index of every row's nearest centre, the lowest one among equals: the labels of `assign_nearest`.
 
@@ -140,8 +157,8 @@ def assign_labels(
     packed : PackedCenters
     screened : ScreenedCenters or None
         See `screen_centers`.
-    heads : HeadRows, optional
-        What `head_rows` gives for ``x`` and the axes of ``screened``, where it is known; without it, it is made.
+    rounded : RoundedRows, optional
+        What `round_rows` gives for ``x`` and the axes of ``screened``, where it is known; without it, it is made.
 
     Returns
     -------
@@ -159,7 +176,7 @@ def assign_labels(
         return assign_nearest(x, packed)[0]
     x = read_argument(x, "x", "float32", (None, packed.n_dims))
     nothing = np.empty((0, 0), np.uint8), np.empty((0, 0)), 0.0
-    return screen_rows(x, packed, screened, *nothing, heads=heads)
+    return screen_rows(x, packed, screened, *nothing, rounded=rounded)
 
 
 def screen_rows(
@@ -169,7 +186,7 @@ def screen_rows(
     levels: npt.NDArray[np.uint8],
     known: npt.NDArray[np.float64],
     per_length: float,
-    heads: HeadRows | None = None,
+    rounded: RoundedRows | None = None,
 ) -> npt.NDArray[np.int32]:
     """Do the work of `assign_labels`, and keep what the screen found as bounds where there is room for them.
 
@@ -183,10 +200,10 @@ def screen_rows(
         Takes floor and squared length of each row.
     per_length : float
         Levels of a unit of length.
-    heads : HeadRows, optional
+    rounded : RoundedRows, optional
         See `assign_labels`.
     """
-    labels, unsure = _screen(x, centers, heads, levels, known, per_length)
+    labels, unsure = _screen(x, centers, rounded, levels, known, per_length)
     for at in range(0, len(unsure), _UNSURE_ROWS):
         chosen = unsure[at : at + _UNSURE_ROWS]
         labels[chosen] = assign_nearest(np.ascontiguousarray(x[chosen]), packed)[0]
@@ -196,44 +213,36 @@ def screen_rows(
 def _screen(
     x: np.ndarray,
     centers: ScreenedCenters,
-    known_heads: HeadRows | None,
+    rounded: RoundedRows | None,
     levels: npt.NDArray[np.uint8],
     known: npt.NDArray[np.float64],
     per_length: float,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Return labels, and the rows whose label is not known."""
     n = len(x)
-    if known_heads is not None and centers.head is not None:
-        h = centers.head.axes.shape[1]
-        read_argument(known_heads.heads, "heads", "float32", (n, h))
-        read_argument(known_heads.tails, "tails", "float64", (n,))
+    if rounded is not None:
+        rounded = rounded_argument(rounded, n, centers.width)
     labels, unsure = np.empty(n, np.int32), np.zeros(n, np.uint8)
     width = len(centers.norms)
     tiles = max(1, min(_MOST_BLOCK_ROWS, _BOUND_BYTES // (4 * width)) // _ROWS)
     block = tiles * _ROWS
     room = (
-        np.zeros((block, centers.panels.shape[1] * QUAD), np.int8),
-        np.empty((block, width), np.float32),
+        np.empty((block, spread_width(width)), np.float32),
         np.empty((block, CANDIDATE_LANES), np.float32),
         np.zeros((block, ROW_FLOATS), np.float32),
         np.empty(block),
         np.zeros(block, np.int32),
         np.empty(width + CANDIDATE_LANES, np.int32),
     )
-    at_once = max(n, 1) if centers.head is None else _HEAD_ROWS
+    at_once = _ROUNDED_ROWS if rounded is None else max(n, 1)
     for start in range(0, n, at_once):
         some = slice(start, min(n, start + at_once))
         part = x[some]
-        if centers.head is None:
-            heads, tails = part, np.zeros(1)
-        elif known_heads is None:
-            heads, tails = head_rows(part, centers.head)
-        else:
-            heads, tails = known_heads.heads[some], known_heads.tails[some]
+        rows = round_rows(part, centers.head) if rounded is None else rounded
         _screen_kernel()(
             part,
-            heads,
-            tails,
+            *rows,
+            last_rows(rows, _ROWS),
             centers.rows,
             centers.panels,
             centers.floats,
@@ -246,6 +255,15 @@ def _screen(
             known[some],
         )
     return labels, np.flatnonzero(unsure)
+
+
+def spread_width(width: int) -> int:
+    """Return how far apart rows of so many float32 begin.
+
+    It is no multiple of 4 KB, where all rows of a block would share a few sets of the cache: 4096 scores a row took 2.2
+    us, and take 1.6 (64 axes).
+    """
+    return width + 2 * CANDIDATE_LANES
 
 
 @jit
@@ -271,15 +289,6 @@ def _round_centers(heads, lengths, panels, steps):
     return share
 
 
-@jit
-def byte_step(most):
-    """Return the step of the bytes of a row whose largest magnitude is `most`, and its inverse; 0 for tiny rows."""
-    if most > np.float32(LEAST_LENGTH):
-        step = most / np.float32(MOST)
-        return step, np.float32(1.0) / step
-    return np.float32(0.0), np.float32(0.0)
-
-
 @once
 def _screen_kernel() -> Any:
     screen_tile = make_screen_tile(_ROWS, _VECTORS)
@@ -289,55 +298,46 @@ def _screen_kernel() -> Any:
 
     @jit(name="screen")
     def screen(
-        x, heads, tails, centers, panels, floats, norms, settings,
-        quick, bounds, least, row_floats, rooms, row_sums, found, labels, unsure, levels, known,
+        x, values, sizes, tail, centers, panels, floats, norms, settings,
+        bounds, least, row_floats, rooms, row_sums, found, labels, unsure, levels, known,
     ):  # fmt: skip
-        (n, d), h = x.shape, heads.shape[1]
+        (n, d), stride = x.shape, values.shape[1]
         error, reach, per_length = settings
         n_panels, quads = panels.shape[0], panels.shape[1]
-        width, block = bounds.shape[1], bounds.shape[0]
-        x_at, heads_at, centers_at, panels_at = address(x), address(heads), address(centers), address(panels)
+        (block, bound_stride), width = bounds.shape, norms.shape[0]
+        x_at, centers_at, panels_at = address(x), address(centers), address(panels)
+        values_at, tail_at = address(values), address(tail)
         floats_at, norms_at, levels_at = address(floats), address(norms), address(levels)
-        quick_at, bounds_at, least_at, found_at = address(quick), address(bounds), address(least), address(found)
+        bounds_at, least_at, found_at = address(bounds), address(least), address(found)
         row_floats_at, sums_at = address(row_floats), address(row_sums)
-        stride = quick.shape[1]
         panel_bytes = quads * QUAD * _WIDTH
         # Room for the rounding of a float32 score (d products and sums), and of the bounds themselves.
         unit = (d + 64) * 2.0**-23
         for start in range(0, n, block):
             rows = min(block, n - start)
             for r in range(rows):
-                source = heads_at + (start + r) * h * 4
-                most = largest_value(source, h)
-                step, scale = byte_step(most)
-                left = round_bytes(source, scale, step, h, quick_at + r * stride, sums_at + r * 4)
-                row_sums[r] = -BIAS * row_sums[r]
-                long = np.float64(most) * np.sqrt(np.float64(h))  # no row of this extent is longer
-                row_error = np.sqrt(np.float64(left)) * (1 + 2.0**-10) + 2.0**-21 * long
-                if step == 0.0:
-                    row_error = long
-                tail = tails[start + r if tails.shape[0] == n else 0]
-                length = np.sqrt(row_sqnorm(source, h) + tail * tail) * (1 + 2.0**-20)
-                row_floats[r, 0] = np.float32(-2.0) * step
+                row_error, length = np.float64(sizes[start + r, ERROR]), np.float64(sizes[start + r, LENGTH])
+                row_sums[r] = -BIAS * np.int32(sizes[start + r, SUM])
+                row_floats[r, 0] = np.float32(-2.0) * sizes[start + r, STEP]
                 row_floats[r, 1] = np.float32(2.0 * (row_error + (length + row_error) * error) * (1 + 2.0**-16))
-                row_floats[r, 2] = np.float32(2.0 * tail * (1 + 2.0**-16))
+                row_floats[r, 2] = np.float32(2.0 * np.float64(sizes[start + r, TAIL]) * (1 + 2.0**-16))
                 rooms[r] = np.float32(unit * reach * (2.0 * length + reach))
-                if not (long < _MOST_LENGTH and length < _MOST_LENGTH):
+                if not length < MOST_LENGTH:
                     unsure[start + r] = 1
                 for lane in range(least.shape[1]):
                     least[r, lane] = np.inf
             for p in range(n_panels):
                 for r in range(0, rows, _ROWS):
                     screen_tile(
-                        quick_at + r * stride,
+                        values_at + (start + r) * stride if start + r + _ROWS <= n else tail_at,
                         stride,
                         panels_at + p * panel_bytes,
                         quads,
                         sums_at + r * 4,
                         row_floats_at + r * ROW_FLOATS * 4,
                         floats_at + p * CENTER_FLOATS * _WIDTH * 4,
-                        bounds_at + (r * width + p * _WIDTH) * 4,
-                        width,
+                        bounds_at + (r * bound_stride + p * _WIDTH) * 4,
+                        bound_stride,
                         least_at + r * CANDIDATE_LANES * 4,
                     )
             for r in range(rows):
@@ -348,7 +348,7 @@ def _screen_kernel() -> Any:
                 room = rooms[r]
                 if unsure[start + r]:
                     continue
-                count = list_below(bounds_at + r * width * 4, width, np.float32(limit + 2.0 * room), found_at)
+                count = list_below(bounds_at + r * bound_stride * 4, width, np.float32(limit + 2.0 * room), found_at)
                 if count == 1:
                     labels[start + r] = found[0]
                     continue
@@ -380,8 +380,8 @@ def _screen_kernel() -> Any:
                 floor = np.float32(first_floor(square + limit, per_length))
                 known[start + r, 0], known[start + r, 1] = floor, square
                 first_bytes(
-                    bounds_at + r * width * 4, norms_at, min(width, levels.shape[1]), lower, np.float32(0.0), floor,
-                    np.float32(per_length), levels_at + (start + r) * levels.shape[1],
+                    bounds_at + r * bound_stride * 4, norms_at, min(width, levels.shape[1]), lower, np.float32(0.0),
+                    floor, np.float32(per_length), levels_at + (start + r) * levels.shape[1],
                 )  # fmt: skip
 
     return screen

@@ -5,11 +5,14 @@ Axis letters: k centres, d dimensions, s and t clusters of two partial sums.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
-from distclust.kernels._arguments import read_argument
+from distclust.kernels._arguments import read_argument, write_argument
 from distclust.kernels._jit import jit
+from distclust.kernels.slices import in_slices
 
 _LANES = 16
 """Sums that are added side by side: one alone waits for itself."""
@@ -55,8 +58,48 @@ def merge_sums(clusters: tuple[Ints, Ints], sums: tuple[Ints, Ints]) -> tuple[In
     return merged[:count], out, first[:count], second[:count]
 
 
-def cluster_means(sums: Ints, scales: Floats, mass: Floats, centers: Floats) -> Floats:
-    """Return the means of the clusters; a cluster without mass keeps its centre.
+def add_sums(totals: Ints, clusters: Ints, sums: Ints, *, threads: int = 1) -> None:
+    """Add the sums of some clusters to those of all, in place, modulo 2**64.
+
+    Parameters
+    ----------
+    totals : int64 [k, d]
+    clusters : int64 [t]
+        Ascending.
+    sums : int64 [t, d]
+    threads : int, default=1
+
+    Examples
+    --------
+    >>> totals = np.array([[1], [2], [3]])
+    >>> add_sums(totals, np.array([0, 2]), np.array([[10], [20]]))
+    >>> totals.tolist()
+    [[11], [2], [23]]
+    """
+    k, d = totals.shape
+    totals = write_argument(totals, "totals", "int64", (k, d))
+    clusters = read_argument(clusters, "clusters", "int64", (None,))
+    sums = read_argument(sums, "sums", "int64", (len(clusters), d))
+    if len(clusters) and not (clusters[0] >= 0 and clusters[-1] < k and (np.diff(clusters) > 0).all()):
+        raise ValueError(f"clusters must be ascending numbers from 0 to {k - 1}.")
+    in_slices(lambda some: _add_sums(totals, clusters[some], sums[some]), len(clusters), d, threads)
+
+
+class Means(NamedTuple):
+    """What `cluster_means` gives."""
+
+    means: Floats
+    """[k, d]"""
+    explained: Floats
+    """[k] by how much each centre lowers the sum of w * ||x||^2 of its rows to that of w * ||x - c||^2."""
+    shifts: Floats
+    """[k] squared distance between centre and mean."""
+
+
+def cluster_means(
+    sums: Ints, scales: Floats, mass: Floats, centers: Floats, *, single: bool = False, threads: int = 1
+) -> Means:
+    """Return the means of the clusters, and how they compare with the centres; one without mass keeps its centre.
 
     Parameters
     ----------
@@ -67,95 +110,55 @@ def cluster_means(sums: Ints, scales: Floats, mass: Floats, centers: Floats) -> 
     mass : float64 [k]
         Sums of w.
     centers : float64 [k, d]
+    single : bool, default=False
+        Whether rows are compared with the centres rounded to float32: then ``explained`` is for these.
+    threads : int, default=1
 
     Returns
     -------
-    float64 [k, d]
-        ``sums / scales / mass``.
+    Means
+        ``sums / scales / mass``; of each cluster ``2 c.s - m c.c`` and ``||mean - c||^2``, in an order that depends on
+        d only.
 
     Examples
     --------
-    >>> cluster_means(np.array([[6], [1]]), np.array([2.0]), np.array([3.0, 0.0]), np.array([[8.0], [9.0]])).tolist()
-    [[1.0], [9.0]]
+    >>> found = cluster_means(np.array([[6], [1]]), np.array([2.0]), np.array([3.0, 0.0]), np.array([[8.0], [9.0]]))
+    >>> found.means.tolist(), found.explained.tolist(), found.shifts.tolist()
+    ([[1.0], [9.0]], [-144.0, 9.0], [49.0, 0.0])
     """
     k, d = centers.shape
-    out = np.empty((k, d))
-    _cluster_means(
-        read_argument(sums, "sums", "int64", (k, d)),
-        read_argument(scales, "scales", "float64", (d,)),
-        read_argument(mass, "mass", "float64", (k,)),
-        read_argument(np.ascontiguousarray(centers), "centers", "float64", (k, d)),
-        out,
+    found = Means(np.empty((k, d)), np.empty(k), np.empty(k))
+    sums = read_argument(sums, "sums", "int64", (k, d))
+    scales = read_argument(scales, "scales", "float64", (d,))
+    mass = read_argument(mass, "mass", "float64", (k,))
+    centers = read_argument(np.ascontiguousarray(centers), "centers", "float64", (k, d))
+    in_slices(
+        lambda some: _cluster_means(
+            sums[some], scales, mass[some], centers[some], single, *(part[some] for part in found)
+        ),
+        k,
+        d,
+        threads,
     )
-    return out
+    return found
 
 
-def step_beyond(centers: Floats, means: Floats, previous: Floats, relaxation: float, momentum: float) -> Floats:
+def step_beyond(
+    centers: Floats, means: Floats, previous: Floats, relaxation: float, momentum: float, *, threads: int = 1
+) -> Floats:
     """Return ``centers + relaxation * (means - centers) + momentum * (centers - previous)``, all float64 [k, d]."""
     k, d = centers.shape
     out = np.empty((k, d))
-    arrays = (
+    parts = [
         read_argument(np.ascontiguousarray(part), "centers", "float64", (k, d)) for part in (centers, means, previous)
+    ]
+    in_slices(
+        lambda some: _step_beyond(*(part[some] for part in parts), float(relaxation), float(momentum), out[some]),
+        k,
+        d,
+        threads,
     )
-    _step_beyond(*arrays, float(relaxation), float(momentum), out)
     return out
-
-
-def explained_squares(sums: Ints, scales: Floats, mass: Floats, centers: np.ndarray) -> float:
-    """Return by how much the centres lower the sum of w * ||x||^2 of their rows to that of w * ||x - c||^2.
-
-    Parameters
-    ----------
-    sums : int64 [k, d]
-        Fixed-point sums of w * x.
-    scales : float64 [d]
-        What they were scaled by.
-    mass : float64 [k]
-        Sums of w.
-    centers : float32 or float64 [k, d]
-
-    Returns
-    -------
-    float
-        Sum of ``2 c.s - m c.c``, in an order that depends on k and d only.
-
-    Examples
-    --------
-    >>> explained_squares(np.array([[8], [3]]), np.array([2.0]), np.array([2.0, 1.0]), np.array([[2.0], [1.5]]))
-    10.25
-    """
-    centers = read_argument(centers, "centers", ("float32", "float64"), (None, None))
-    k, d = centers.shape
-    return float(
-        _explained_squares(
-            read_argument(sums, "sums", "int64", (k, d)),
-            read_argument(scales, "scales", "float64", (d,)),
-            read_argument(mass, "mass", "float64", (k,)),
-            centers,
-        )
-    )
-
-
-@jit
-def _explained_squares(sums, scales, mass, centers):
-    k, d = centers.shape
-    lanes, total = np.zeros(_LANES), 0.0
-    whole = d - d % _LANES
-    for j in range(k):
-        lanes[:] = 0.0
-        for start in range(0, whole, _LANES):
-            for lane in range(_LANES):
-                i = start + lane
-                value = np.float64(centers[j, i])
-                lanes[lane] += value * (2.0 * (np.float64(sums[j, i]) / scales[i]) - mass[j] * value)
-        own = 0.0
-        for lane in range(_LANES):
-            own += lanes[lane]
-        for i in range(whole, d):
-            value = np.float64(centers[j, i])
-            own += value * (2.0 * (np.float64(sums[j, i]) / scales[i]) - mass[j] * value)
-        total += own
-    return total
 
 
 @jit
@@ -187,15 +190,41 @@ def _add_matched(x, y, first, second, out):
 
 
 @jit
-def _cluster_means(sums, scales, mass, centers, out):
+def _add_sums(totals, clusters, sums):
+    for t in range(clusters.shape[0]):
+        j = clusters[t]
+        for i in range(totals.shape[1]):
+            totals[j, i] += sums[t, i]
+
+
+@jit
+def _cluster_means(sums, scales, mass, centers, single, means, explained, shifts):
     k, d = centers.shape
+    taken, moved = np.zeros(_LANES), np.zeros(_LANES)
+    whole = d - d % _LANES
     for j in range(k):
-        if mass[j] > 0:
-            for i in range(d):
-                out[j, i] = np.float64(sums[j, i]) / scales[i] / mass[j]
-        else:
-            for i in range(d):
-                out[j, i] = centers[j, i]
+        taken[:] = 0.0
+        moved[:] = 0.0
+        m = mass[j]
+        for start in range(0, whole, _LANES):
+            for lane in range(_LANES):
+                _add_value(sums, scales, m, centers, single, means, j, start + lane, taken, moved, lane)
+        for i in range(whole, d):
+            _add_value(sums, scales, m, centers, single, means, j, i, taken, moved, i - whole)
+        explained[j] = shifts[j] = 0.0
+        for lane in range(_LANES):
+            explained[j] += taken[lane]
+            shifts[j] += moved[lane]
+
+
+@jit
+def _add_value(sums, scales, m, centers, single, means, j, i, taken, moved, lane):
+    total, center = np.float64(sums[j, i]) / scales[i], centers[j, i]
+    mean = total / m if m > 0 else center
+    means[j, i] = mean
+    seen = np.float64(np.float32(center)) if single else center
+    taken[lane] += seen * (2.0 * total - m * seen)
+    moved[lane] += (mean - center) * (mean - center)
 
 
 @jit

@@ -116,9 +116,8 @@ class BoundedPass:
         bounds = self._take(block.n, context)
         if bounds is None or old is None:
             now = self.centers
-            labels, sqdist, bounds = first_bounds(
-                block.x, now.rows, now.packed, self.step, now.screened, now.heads(block, context)
-            )
+            rounded = None if now.screened is None else now.rounded(block, context)
+            labels, sqdist, bounds = first_bounds(block.x, now.rows, now.packed, self.step, now.screened, rounded)
         else:
             labels, sqdist, _ = assign_bounded(
                 block.x, old, self.quick, self.falls, bounds, self.step, lambda: self.centers.packed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -13,15 +13,22 @@ import numpy.typing as npt
 from distclust.data.block import Block
 from distclust.data.storage import Storage
 from distclust.engines.protocol import StepContext
-from distclust.kernels.heads import HeadAxes, HeadRows, head_rows
-from distclust.kernels.lloyd import row_sqnorm
-from distclust.kernels.near import nearest_roughly
-from distclust.kernels.nearest import PackedCenters, assign_nearest, pack_centers
+from distclust.kernels.content import digest_values
+from distclust.kernels.heads import HeadAxes
+from distclust.kernels.lloyd import row_sqdist
+from distclust.kernels.near import ListedCenters, listed_centers, nearest_roughly
+from distclust.kernels.nearest import PackedCenters, pack_centers
+from distclust.kernels.rounded import LENGTH, MOST_LENGTH, RoundedRows, round_rows
 from distclust.kernels.screened import ScreenedCenters, assign_labels, screen_centers
-from distclust.ops.coordinates import block_heads
+from distclust.kernels.slices import in_slices
+from distclust.ops.rounded import keep_rounded, known_rounded
 from distclust.ops.stored import StoredArray, store_array
 
 Rows = npt.NDArray[np.floating]
+
+CLOSE = 2.0**-10
+"""Share of a row's squared length below which its squared distance is not taken from rounded values: rounding alone
+makes about a tenth of so much."""
 
 
 class LabelRule(Protocol):
@@ -41,6 +48,10 @@ class CenterSet:
         Centred (and, under cosine, unit) coordinates.
     head : HeadAxes, optional
         Axes that make it cheaper to find nearest centres; they change no label found among all centres.
+    again : bool, default=False
+        Whether more passes over the same rows follow, so that these had better stay rounded.
+    threads : int, default=1
+        That may take part in the digest.
 
     Attributes
     ----------
@@ -49,16 +60,19 @@ class CenterSet:
     """
 
     head: HeadAxes | None = None
+    again = False
 
-    def __init__(self, rows: Rows, head: HeadAxes | None = None) -> None:
+    def __init__(self, rows: Rows, head: HeadAxes | None = None, *, again: bool = False, threads: int = 1) -> None:
         self.rows = np.ascontiguousarray(rows)
         self.head = head
-        digest = hashlib.sha256(repr(self.rows.shape).encode())
-        digest.update(self.rows.data.cast("B") if self.rows.size else b"")
-        self.tag = digest.hexdigest()[:24]
+        self.again = again
+        parts: list[int] = []
+        (k, d), array = self.rows.shape, self.rows
+        in_slices(lambda some: parts.append(digest_values(array[some], some.start * d)), k, d, threads)
+        self.tag = _tag(self.rows.shape, sum(parts))
 
-    def __reduce__(self) -> tuple[type[CenterSet], tuple[Any, ...]]:
-        return CenterSet, (self.rows, self.head)
+    def __reduce__(self) -> tuple[Callable[..., CenterSet], tuple[Any, ...]]:
+        return _same_centers, (self.rows, self.head, self.again)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -83,46 +97,53 @@ class CenterSet:
         return self.screened or screen_centers(self.rows, self.packed, self.head, anywhere=True)
 
     @cached_property
-    def norms(self) -> npt.NDArray[np.float32]:
-        """(k,) squared lengths."""
-        return row_sqnorm(self.rows).astype(np.float32)
+    def listed(self) -> ListedCenters | None:
+        """The same, for rows that are compared with lists; never travels."""
+        return None if self.listing is None else listed_centers(self.listing)
 
-    @cached_property
-    def on_axes(self) -> Rows:
-        """(k, h) coordinates on the axes of the head, or all coordinates where there is none."""
-        return self.rows if self.head is None else head_rows(self.rows, self.head).heads
-
-    def heads(self, block: Block, context: StepContext) -> HeadRows | None:
-        """Return the rows as a screen compares them with these centres; None where it takes them as they are."""
-        if self.head is None or self.screened is None:
+    def rounded(self, block: Block, context: StepContext) -> RoundedRows | None:
+        """Return the rows as they are compared with rounded centres; None where that is left to the kernels."""
+        if self.listing is None:
             return None
-        return self.coordinates(block, context)
-
-    def coordinates(self, block: Block, context: StepContext) -> HeadRows | None:
-        """Return the rows by their coordinates on the axes of the head; None where there is none."""
-        return None if self.head is None else block_heads(block, self.head, self._head_tag, context)
+        if self.again:
+            return keep_rounded(block, self.head, self.axes_tag, context)
+        known = known_rounded(block, self.head, self.axes_tag, context)
+        return None if known is None or len(known.values) < block.n else known
 
     def nearest(self, block: Block, context: StepContext) -> npt.NDArray[np.int32]:
         """Return the nearest centre of every row, the lowest one among equals."""
-        return assign_labels(block.x, self.packed, self.screened, self.heads(block, context))
+        rounded = None if self.screened is None else self.rounded(block, context)
+        return assign_labels(block.x, self.packed, self.screened, rounded)
 
-    def roughly(self, block: Block, context: StepContext) -> npt.NDArray[np.int32]:
-        """Return for every row a centre that is the nearest or hardly farther: the same one on every machine."""
-        if len(self) == 1:
-            return np.zeros(block.n, np.int32)
-        coordinates = self.coordinates(block, context)
-        if self.listing is not None:
-            return nearest_roughly(block.x, self.packed, self.listing, coordinates)
-        if coordinates is None:
-            return assign_nearest(block.x, self.packed)[0]
-        on_axes = pack_centers(self.on_axes)
-        on_axes.norms[: len(self)] = self.norms
-        return assign_nearest(coordinates.heads, on_axes)[0]
+    def roughly(self, block: Block, context: StepContext) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+        """Return for every row a centre that is the nearest or hardly farther, and about its squared distance.
+
+        The same on every machine.
+        """
+        if self.listing is None or self.listed is None:
+            labels = self.nearest(block, context)
+            return labels, row_sqdist(block.x, self.rows, labels)
+        rounded = self.rounded(block, context) or round_rows(block.x, self.head)
+        labels, rough = nearest_roughly(block.x, self.listing, self.listed, rounded)
+        sqdist, lengths = rough.astype(np.float64), rounded.floats[:, LENGTH].astype(np.float64)
+        near = np.flatnonzero((sqdist < CLOSE * lengths**2) | ~(lengths < MOST_LENGTH))
+        sqdist[near] = row_sqdist(block.x[near], self.rows, labels[near])
+        return labels, sqdist
 
     @cached_property
-    def _head_tag(self) -> str:
-        assert self.head is not None
+    def axes_tag(self) -> str:
+        """Digest of the axes: the name under which rows keep what they know about these."""
+        if self.head is None:
+            return "columns"
         return hashlib.sha256(repr(self.head.axes.shape).encode() + self.head.axes.tobytes()).hexdigest()[:24]
+
+
+def _tag(shape: tuple[int, ...], digest: int) -> str:
+    return f"{'x'.join(str(length) for length in shape)}-{digest % 2**64:016x}"
+
+
+def _same_centers(rows: Rows, head: HeadAxes | None, again: bool) -> CenterSet:
+    return CenterSet(rows, head, again=again)
 
 
 class StoredCenters(CenterSet):
@@ -140,7 +161,7 @@ class StoredCenters(CenterSet):
         self.tag = tag
         self._stored = stored
 
-    def __reduce__(self) -> tuple[type[CenterSet], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., CenterSet], tuple[Any, ...]]:
         return StoredCenters, (self._stored, self.tag)
 
 
@@ -148,8 +169,16 @@ def store_centers(
     storage: Storage, path: str, shape: tuple[int, int], dtype: str, parts: Iterable[Rows]
 ) -> StoredCenters:
     """Write centres to a file, part by part; see `store_array`."""
-    stored, digest = store_array(storage, path, shape, dtype, parts)
-    return StoredCenters(stored, digest[:24])
+    digest = done = 0
+
+    def passed() -> Iterator[Rows]:
+        nonlocal digest, done
+        for part in parts:
+            rows = np.ascontiguousarray(part, dtype)
+            digest, done = digest + digest_values(rows, done), done + rows.size
+            yield rows
+
+    return StoredCenters(store_array(storage, path, shape, dtype, passed()), _tag(shape, digest))
 
 
 def nearest_labels(block: Block, centers: CenterSet, context: StepContext) -> npt.NDArray[np.int32]:

@@ -12,16 +12,20 @@ import numpy.typing as npt
 from distclust.data.block import Block
 from distclust.engines.protocol import StepContext
 from distclust.kernels.near import LISTED, assign_listed, list_near
+from distclust.kernels.nearest import distance_table
+from distclust.kernels.rounded import round_rows
 from distclust.ops.centers import CenterSet, remembered_labels
 
 Labels = npt.NDArray[np.int32]
 Lists = npt.NDArray[np.uint16]
 
+_CHUNK_ROWS = 4096
+
 
 class NearCenters:
     """Centres of which a row gets the nearest on its list; a `LabelRule`.
 
-    With a head, rows and centres are compared by their coordinates on its axes.
+    Rows and centres are compared by what of them is rounded to bytes; with a head, by their coordinates on its axes.
 
     Parameters
     ----------
@@ -41,18 +45,31 @@ class NearCenters:
 
         def find() -> Labels:
             lists = near_lists(block, self.anchor, context)
-            coordinates = self.centers.coordinates(block, context)
-            x = block.x if coordinates is None else coordinates.heads
-            return assign_listed(x, self.centers.on_axes, self.centers.norms, lists)
+            rounded, listed = self.centers.rounded(block, context), self.centers.listed
+            if listed is None:
+                return _assign_by_scores(block, self.centers, lists)
+            return assign_listed(rounded or round_rows(block.x, self.centers.head), listed, lists)
 
-        return remembered_labels(block, f"{self.centers.tag}-{self.anchor.tag}", context, find)
+        name = f"{self.centers.tag}-{self.anchor.tag}-{self.anchor.axes_tag}"
+        return remembered_labels(block, name, context, find)
+
+
+def _assign_by_scores(block: Block, centers: CenterSet, lists: Lists) -> Labels:
+    """Do the work of `assign_listed` for centres too short or long to be rounded; it need not be fast."""
+    labels = np.empty(block.n, np.int32)
+    for at in range(0, block.n, _CHUNK_ROWS):
+        some = slice(at, at + _CHUNK_ROWS)
+        listed = lists[some].astype(np.int32)
+        scores = np.take_along_axis(distance_table(block.x[some], centers.packed), listed, axis=1)
+        labels[some] = np.take_along_axis(listed, scores.argmin(axis=1)[:, None], axis=1)[:, 0]
+    return labels
 
 
 def near_lists(block: Block, centers: CenterSet, context: StepContext) -> Lists:
     """Return the lists of the rows under some centres; remembered as advisory state."""
-    state = context.state
-    lists = state.get("lists", centers.tag)
+    state, tag = context.state, f"{centers.tag}-{centers.axes_tag}"
+    lists = state.get("lists", tag)
     if lists is None or lists.shape != (block.n, LISTED) or lists.dtype != np.uint16:
-        lists = list_near(block.x, centers.packed, centers.listing, centers.coordinates(block, context))
-        state.give("lists", centers.tag, lists)
+        lists = list_near(block.x, centers.packed, centers.listing, centers.rounded(block, context))
+        state.give("lists", tag, lists)
     return lists

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable
 from typing import Any, BinaryIO, cast
@@ -40,8 +39,8 @@ class StoredArray:
 
 def store_array(
     storage: Storage, path: str, shape: tuple[int, int], dtype: str, parts: Iterable[npt.NDArray[Any]]
-) -> tuple[StoredArray, str]:
-    """Write an array part by part; return it, and the digest of its shape and bytes.
+) -> StoredArray:
+    """Write an array part by part.
 
     Parameters
     ----------
@@ -55,15 +54,12 @@ def store_array(
         In order; together all n rows.
     """
     kind = np.dtype(dtype).newbyteorder("<")
-    digest = hashlib.sha256(repr(shape).encode())
     header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
     with storage.open_output(path) as file:
         np.lib.format.write_array_header_1_0(file, header)
         for part in parts:
-            data = np.ascontiguousarray(part, kind).tobytes()
-            digest.update(data)
-            file.write(data)
-    return StoredArray(storage, path), digest.hexdigest()
+            file.write(np.ascontiguousarray(part, kind).tobytes())
+    return StoredArray(storage, path)
 
 
 def read_stored(storage: Storage, path: str, *, mapped: bool = False) -> npt.NDArray[Any]:

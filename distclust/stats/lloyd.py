@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from distclust.kernels.updates import merge_sums
+from distclust.kernels.updates import add_sums, merge_sums
 from distclust.stats.codec import arrays_from_bytes, arrays_to_bytes
 from distclust.stats.fixed import FixedPair
 
 Ints = npt.NDArray[np.int64]
+
+MOST_PARTS = 8
+"""Sums that lie side by side until they are needed: no more memory than the tasks of a pass took."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,17 @@ class ClusterSums:
             out.counts[here] += part.counts
         return out
 
+    def owned(self) -> ClusterSums:
+        """Return the same, with arrays that may be changed."""
+        arrays = (self.sums, self.mass, self.counts)
+        return ClusterSums(self.clusters, *(part if part.flags.writeable else part.copy() for part in arrays))
+
+    def add(self, other: ClusterSums, *, threads: int = 1) -> None:
+        """Add to the entries of all clusters, in place; see `owned`."""
+        add_sums(self.sums, other.clusters, other.sums, threads=threads)
+        self.mass[other.clusters] += other.mass
+        self.counts[other.clusters] += other.counts
+
     def to_bytes(self) -> bytes:
         """Encode without pickle."""
         return arrays_to_bytes(
@@ -77,8 +92,9 @@ class LloydStats:
 
     Attributes
     ----------
-    sums : ClusterSums
-        Totals in a first pass, changes in a later one.
+    parts : tuple of ClusterSums
+        What is to be added up: totals in a first pass, changes in a later one. Merging only lists them, up to
+        `MOST_PARTS`: the driver adds all to its totals at once. What travels is added up before.
     inertia : FixedPair of one total
         Sum of w * squared distance to the centres of this pass; 0 where it was not measured.
     moved : int
@@ -87,17 +103,25 @@ class LloydStats:
 
     exact: ClassVar[bool] = True
 
-    sums: ClusterSums
+    parts: tuple[ClusterSums, ...]
     inertia: FixedPair
     moved: int
 
+    @property
+    def sums(self) -> ClusterSums:
+        """All parts together."""
+        return reduce(ClusterSums.merge, self.parts)
+
     def merge(self, other: LloydStats) -> LloydStats:
         """Combine the statistics of two disjoint sets of rows."""
-        return LloydStats(
-            self.sums.merge(other.sums),
-            self.inertia.merge(other.inertia),
-            self.moved + other.moved,
-        )
+        both = LloydStats(self.parts + other.parts, self.inertia.merge(other.inertia), self.moved + other.moved)
+        return both if len(both.parts) <= MOST_PARTS else both._added()
+
+    def _added(self) -> LloydStats:
+        return LloydStats((self.sums,), self.inertia, self.moved)
+
+    def __reduce__(self) -> tuple[type[LloydStats], tuple[tuple[ClusterSums, ...], FixedPair, int]]:
+        return LloydStats, ((self.sums,), self.inertia, self.moved)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from distclust.algorithms.kmeans_config import KMeansConfig
 from distclust.algorithms.lloyd import ListPlan, LloydState, run_lloyd
 from distclust.engines.local import LocalEngine
 from distclust.engines.protocol import Engine
-from distclust.kernels.lloyd import row_sqdist, row_sqnorm
-from distclust.kernels.near import assign_listed, list_near
+from distclust.kernels.lloyd import row_sqdist
+from distclust.kernels.near import assign_listed, list_near, listed_centers
 from distclust.kernels.nearest import assign_nearest, pack_centers
+from distclust.kernels.rounded import round_rows
 from distclust.kernels.screened import screen_centers
 from distclust.ops import near
 from distclust.ops.assign import predict
@@ -136,7 +137,9 @@ def test_inertia_of_passes_by_lists_is_that_of_their_labels(
         centers, anchor = (part.astype(np.float32) for part in (state.previous, state.anchor))
         packed = pack_centers(anchor)
         lists = list_near(rows, packed, screen_centers(anchor, packed, anywhere=True))
-        labels = assign_listed(rows, centers, row_sqnorm(centers).astype(np.float32), lists)
+        screened = screen_centers(centers, pack_centers(centers), anywhere=True)
+        assert screened is not None
+        labels = assign_listed(round_rows(rows), listed_centers(screened), lists)
         inertia = (mass * row_sqdist(rows, centers, labels)).sum()
         assert state.history[-1].inertia == pytest.approx(inertia, rel=1e-9)
         seen += 1
@@ -250,7 +253,10 @@ def test_lists_are_made_anew_as_planned(engine: Engine, calls: Counter[str]) -> 
     ]
 
 
-def test_an_empty_cluster_waits_for_a_pass_over_all_centres(engine: Engine, calls: Counter[str]) -> None:
+@pytest.mark.parametrize("passes", [1, 2, 3])
+def test_an_empty_cluster_waits_until_the_next_pass_is_over_all_centres(
+    passes: int, engine: Engine, calls: Counter[str]
+) -> None:
     X = blobs()
     with prepared(engine, X) as data:
         seeds = X[:K].astype(np.float64) - data.offset
@@ -259,14 +265,28 @@ def test_an_empty_cluster_waits_for_a_pass_over_all_centres(engine: Engine, call
         run_lloyd(
             engine,
             data,
-            config(max_iter=2),
+            config(max_iter=passes + 2, rtol=0.0, tol=0.0),
             LloydState(seeds, anchor=seeds, anchors=1, next_pass="lists"),
-            lists=ListPlan((1, 3), confirm=True),
+            lists=ListPlan((passes, 3), confirm=True),
             checkpoint=after.append,
         )
-    assert [state.history[-1].reassigned for state in after] == [0, 1]
-    assert after[0].empty == (5,)
-    assert after[1].empty == ()
+    assert [state.next_pass for state in after[:passes]] == ["lists"] * (passes - 1) + ["anchor"]
+    assert [state.empty for state in after[:passes]] == [(5,)] * (passes - 1) + [()]
+    assert [state.history[-1].reassigned for state in after[: passes + 1]] == [0] * (passes - 1) + [1, 0]
+    assert 5 not in after[passes].empty, "rows were found for it"
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_fit_that_ends_by_max_iter_leaves_no_cluster_empty(passes: int, engine: Engine) -> None:
+    X = blobs()
+    with prepared(engine, X) as data:
+        seeds = X[:K].astype(np.float64) - data.offset
+        seeds[5] = 1e3
+        settings = config(max_iter=passes, rtol=0.0, tol=0.0)
+        found = run_lloyd(engine, data, settings, LloydState(seeds), lists=ListPlan((3,), confirm=True))
+    assert found.iteration == passes
+    assert not found.empty
+    assert found.history[-1].reassigned == 1
 
 
 def test_rows_that_repeat_do_not_become_two_seeds(

@@ -26,6 +26,7 @@ from distclust.kernels.bounded import (
 from distclust.kernels.heads import head_axes
 from distclust.kernels.lloyd import row_sqdist
 from distclust.kernels.nearest import assign_nearest, pack_centers
+from distclust.kernels.rounded import round_rows
 from distclust.kernels.screened import screen_centers
 
 KINDS = ("plain", "clusters", "ties", "near ties", "duplicates", "offset", "line", "tiny", "huge", "mixed", "zeros")
@@ -135,6 +136,31 @@ def test_bounds_are_below_every_distance(kind: str, dtype: str, d: int, h: int) 
         labels, _, _ = assign_bounded(
             x, labels, quick_centers(centers), falls, bounds, step, partial(pack_centers, centers)
         )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("h", [0, 40])
+def test_rows_that_are_rounded_before_get_the_same_bounds(kind: str, h: int) -> None:
+    rng = np.random.default_rng(2)
+    x = rows_of(kind, rng, 4200, 50).astype(np.float32)
+    centers = rows_of("plain", rng, 70, 50).astype(np.float32)
+    packed = pack_centers(centers)
+    head = head_axes(np.linalg.qr(rng.normal(size=(50, h)))[0]) if h else None
+    screened = screen_centers(centers, packed, head, anywhere=True)
+    assert screened is not None
+    step = float(np.abs(x).max(initial=1.0)) / 20
+    labels, sqdist, bounds = first_bounds(x, centers, packed, step, screened)
+    np.testing.assert_array_equal(labels, assign_nearest(x, packed)[0])
+    levels, some = bounds.levels[:, :70], slice(None, None, 8)
+    exact = np.sqrt(((x[some, None].astype(float) - centers[None]) ** 2).sum(-1))
+    assert ((levels[some] == 0) | (bounds.rows[some, :1] + step * levels[some] <= exact)).all()
+    again = first_bounds(x, centers, packed, step, screened, round_rows(x, head))
+    assert again[0].tobytes() == labels.tobytes()
+    assert again[1].tobytes() == sqdist.tobytes()
+    assert again[2].rows.tobytes() == bounds.rows.tobytes()
+    assert again[2].levels[:, :70].tobytes() == levels.tobytes()
+    with pytest.raises(ValueError, match=r"^rounded is int8 of shape \(4199, 64\).*shape \(4200, 64\) is needed"):
+        first_bounds(x, centers, packed, step, screened, round_rows(x[1:], head))
 
 
 def test_far_centers_are_left_out() -> None:

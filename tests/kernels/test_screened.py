@@ -11,14 +11,19 @@ from distclust.kernels import screened
 from distclust.kernels._machine import machine
 from distclust.kernels.heads import HeadAxes, head_axes, head_rows
 from distclust.kernels.nearest import assign_nearest, pack_centers
+from distclust.kernels.rounded import MOST_WIDTH, round_rows
 from distclust.kernels.screened import LEAST_CENTERS, LEAST_WIDTH, assign_labels, screen_centers
 from tests.kernels.test_bounded import KINDS, rows_of
 
 
 def both(x: np.ndarray, centers: np.ndarray, head: HeadAxes | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the labels of the plain kernel and of the screen."""
+    """Return the labels of the plain kernel and of the screen, the same for rows that are rounded before."""
     packed = pack_centers(centers)
-    return assign_nearest(x, packed)[0], assign_labels(x, packed, screen_centers(centers, packed, head))
+    found = screen_centers(centers, packed, head)
+    labels = assign_labels(x, packed, found)
+    if found is not None:
+        assert labels.tobytes() == assign_labels(x, packed, found, round_rows(x, head)).tobytes()
+    return assign_nearest(x, packed)[0], labels
 
 
 def turned(rng: np.random.Generator, d: int, h: int) -> HeadAxes:
@@ -111,9 +116,56 @@ def test_one_outlier_among_rows_or_in_a_row_changes_no_label() -> None:
     np.testing.assert_array_equal(labels, plain)
 
 
-def test_few_centres_few_dimensions_and_float64_are_not_screened() -> None:
+@pytest.mark.parametrize("h", [None, 16])
+@pytest.mark.parametrize("n", [4096, 4097, 8200])
+def test_more_rows_than_are_rounded_at_once_get_the_labels_of_the_plain_kernel(n: int, h: int | None) -> None:
+    rng = np.random.default_rng(n)
+    centers = rng.normal(size=(70, 50)).astype(np.float32)
+    x = (centers[rng.integers(0, 70, n)] + rng.normal(size=(n, 50))).astype(np.float32)
+    plain, labels = both(x, centers, None if h is None else turned(rng, 50, h))
+    np.testing.assert_array_equal(labels, plain)
+
+
+def test_given_rounded_rows_are_those_that_are_compared() -> None:
+    rng = np.random.default_rng(3)
+    centers = rng.normal(size=(70, 64)).astype(np.float32)
+    packed = pack_centers(centers)
+    found = screen_centers(centers, packed, anywhere=True)
+    assert found is not None
+    x = (centers[rng.permutation(70)] + 0.01 * rng.normal(size=(70, 64))).astype(np.float32)
+    other = round_rows(x[::-1].copy())
+    np.testing.assert_array_equal(assign_labels(x, packed, found, other), assign_nearest(x, packed)[0][::-1])
+
+
+@pytest.mark.parametrize("h", [None, 16])
+def test_other_rounded_rows_are_refused(h: int | None) -> None:
+    rng = np.random.default_rng(4)
+    x, centers = (rng.normal(size=(m, 65)).astype(np.float32) for m in (9, 70))
+    packed = pack_centers(centers)
+    found = screen_centers(centers, packed, None if h is None else turned(rng, 65, h), anywhere=True)
+    assert found is not None
+    given, w = round_rows(x, found.head), 128 if h is None else 64
+    for wrong, message in (
+        (given.first(8), rf"^rounded is int8 of shape \(8, {w}\).*int8 and shape \(9, {w}\) is needed"),
+        (given._replace(values=np.zeros((9, 192), np.int8)), rf"^rounded is int8 of shape \(9, 192\).*\(9, {w}\)"),
+        (given._replace(values=given.values.view(np.uint8)), r"^rounded is uint8"),
+        (given._replace(values=given.values[:, ::-1]), r"^rounded is int8.*not C-contiguous"),
+        (given._replace(floats=given.floats[1:]), r"^rounded is float32 of shape \(8, 6\).*shape \(9, 6\) is needed"),
+        (given._replace(floats=given.floats[:, 1:].copy()), r"^rounded is float32 of shape \(9, 5\).*\(9, 6\)"),
+        (given._replace(floats=given.floats.astype(np.float64)), r"^rounded is float64 of shape \(9, 6\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            assign_labels(x, packed, found, wrong)
+
+
+def test_few_centres_few_or_too_many_dimensions_and_float64_are_not_screened() -> None:
     rng = np.random.default_rng(0)
-    for k, d, dtype in ((LEAST_CENTERS - 1, 64, np.float32), (200, LEAST_WIDTH - 1, np.float32), (200, 64, np.float64)):
+    for k, d, dtype in (
+        (LEAST_CENTERS - 1, 64, np.float32),
+        (200, LEAST_WIDTH - 1, np.float32),
+        (200, 64, np.float64),
+        (LEAST_CENTERS, MOST_WIDTH + 1, np.float32),
+    ):
         centers = rng.normal(size=(k, d)).astype(dtype)
         assert screen_centers(centers, pack_centers(centers)) is None
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distclust.kernels.updates import cluster_means, explained_squares, merge_sums, step_beyond
+from distclust.kernels.updates import add_sums, cluster_means, merge_sums, step_beyond
 
 INT64 = np.iinfo(np.int64)
 SETS = ("any", "equal", "disjoint", "first empty", "second empty", "both empty", "one after the other", "inside")
@@ -33,6 +33,48 @@ def two_sets(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
     if kind in ("second empty", "both empty"):
         b = b[:0]
     return a, b
+
+
+class TestAdd:
+    @given(
+        seed=st.integers(0, 10**6),
+        share=st.sampled_from([0.0, 0.1, 1.0]),
+        d=st.sampled_from([1, 7, 65]),
+        most=st.sampled_from([10, INT64.max]),
+        threads=st.sampled_from([1, 3]),
+    )
+    def test_is_that_of_numpy(self, seed: int, share: float, d: int, most: int, threads: int) -> None:
+        rng = np.random.default_rng(seed)
+        totals = rng.integers(-most - 1, most, (60, d), endpoint=True)
+        clusters = np.flatnonzero(rng.random(60) < share).astype(np.int64)
+        sums = rng.integers(-most - 1, most, (len(clusters), d), endpoint=True)
+        expected = totals.view(np.uint64).copy()
+        expected[clusters] += sums.view(np.uint64)
+        add_sums(totals, clusters, sums, threads=threads)
+        np.testing.assert_array_equal(totals.view(np.uint64), expected)
+
+    def test_slices_on_threads_change_nothing(self) -> None:
+        rng = np.random.default_rng(0)
+        first, more = rng.integers(-9, 9, (2, 700, 1024))
+        alone, together = first.copy(), first.copy()
+        everything = np.arange(700)
+        add_sums(alone, everything, more)
+        add_sums(together, everything, more, threads=4)
+        np.testing.assert_array_equal(alone, first + more)
+        np.testing.assert_array_equal(together, alone)
+
+    @pytest.mark.parametrize("clusters", [[-1, 0], [0, 3], [1, 1], [2, 1]])
+    def test_clusters_that_are_none_are_refused(self, clusters: list[int]) -> None:
+        totals = np.zeros((3, 2), np.int64)
+        with pytest.raises(ValueError, match=r"^clusters must be ascending numbers from 0 to 2\.$"):
+            add_sums(totals, np.array(clusters), np.ones((2, 2), np.int64))
+        assert not totals.any()
+
+    def test_read_only_totals_are_refused(self) -> None:
+        totals = np.zeros((3, 2), np.int64)
+        totals.flags.writeable = False
+        with pytest.raises(ValueError, match=r"^totals is read-only"):
+            add_sums(totals, np.array([0]), np.ones((1, 2), np.int64))
 
 
 class TestMerge:
@@ -106,7 +148,7 @@ class TestMeans:
         mass = rng.uniform(1e-3, 1e5, k)
         mass[rng.random(k) < massless] = 0.0
         centers = rng.normal(size=(k, d))
-        means = cluster_means(sums, scales, mass, centers)
+        means = cluster_means(sums, scales, mass, centers).means
         full = mass > 0
         expected = centers.copy()
         expected[full] = sums[full] / scales / mass[full, None]
@@ -116,14 +158,14 @@ class TestMeans:
     def test_no_order_of_divisions_but_this_gives_these_bits(self) -> None:
         rng = np.random.default_rng(0)
         sums, scales, mass = rng.integers(-(2**62), 2**62, (50, 20)), rng.uniform(1, 9, 20), rng.uniform(1, 9, 50)
-        means = cluster_means(sums, scales, mass, np.zeros((50, 20)))
+        means = cluster_means(sums, scales, mass, np.zeros((50, 20))).means
         assert (means == sums / scales / mass[:, None]).all()
         assert (means != sums / mass[:, None] / scales).any()
         assert (means != sums / (scales * mass[:, None])).any()
 
     def test_centres_of_clusters_without_mass_keep_every_bit(self) -> None:
         centers = np.array([[-0.0, 5e-324, 1e308], [1.0, 2.0, 3.0]])
-        means = cluster_means(np.full((2, 3), 7), np.full(3, 2.0), np.array([0.0, 1.0]), centers)
+        means = cluster_means(np.full((2, 3), 7), np.full(3, 2.0), np.array([0.0, 1.0]), centers).means
         assert means[0].tobytes() == centers[0].tobytes()
         assert means[1].tolist() == [3.5] * 3
         means[:] = 8
@@ -131,7 +173,7 @@ class TestMeans:
 
     def test_centres_may_lie_in_another_order(self) -> None:
         centers = np.arange(6.0).reshape(2, 3)
-        means = cluster_means(np.ones((2, 3), np.int64), np.ones(3), np.zeros(2), np.asfortranarray(centers))
+        means = cluster_means(np.ones((2, 3), np.int64), np.ones(3), np.zeros(2), np.asfortranarray(centers)).means
         np.testing.assert_array_equal(means, centers)
 
     def test_other_arrays_are_refused(self) -> None:
@@ -194,19 +236,42 @@ class TestStep:
                 step_beyond(*parts, 1.0, 0.0)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("single", [True, False])
 @pytest.mark.parametrize(("k", "d"), [(1, 1), (3, 15), (5, 16), (7, 50)])
-def test_explained_squares_are_what_centres_take_away(k: int, d: int, dtype: type) -> None:
+def test_explained_is_what_centres_take_away(k: int, d: int, single: bool) -> None:
     rng = np.random.default_rng([k, d])
     x, labels, weights = rng.normal(size=(400, d)) + 3, rng.integers(0, k, 400), rng.integers(0, 4, 400) / 4
-    centers, scales = rng.normal(size=(k, d)).astype(dtype), 2.0 ** rng.integers(30, 40, d)
+    centers, scales = rng.normal(size=(k, d)), 2.0 ** rng.integers(30, 40, d)
     sums = np.zeros((k, d), np.int64)
     np.add.at(sums, labels, np.rint(weights[:, None] * x * scales).astype(np.int64))
-    explained = explained_squares(sums, scales, np.bincount(labels, weights, k), centers)
-    left = (weights * ((x - centers[labels].astype(np.float64)) ** 2).sum(axis=1)).sum()
-    assert (weights * (x**2).sum(axis=1)).sum() - explained == pytest.approx(left, rel=1e-8)
+    found = cluster_means(sums, scales, np.bincount(labels, weights, k), centers, single=single)
+    seen = centers.astype(np.float32).astype(np.float64) if single else centers
+    for cluster in range(k):
+        own = labels == cluster
+        left = (weights[own] * ((x[own] - seen[cluster]) ** 2).sum(axis=1)).sum()
+        squares = (weights[own] * (x[own] ** 2).sum(axis=1)).sum()
+        assert squares - found.explained[cluster] == pytest.approx(left, rel=1e-7)
 
 
-def test_explained_squares_refuse_other_shapes() -> None:
-    with pytest.raises(ValueError, match="mass is float64 of shape"):
-        explained_squares(np.ones((2, 3), np.int64), np.ones(3), np.ones(3), np.ones((2, 3)))
+@given(seed=st.integers(0, 10**6), k=st.sampled_from([1, 40]), d=st.sampled_from([1, 15, 16, 17, 65]))
+def test_shifts_are_squared_distances_to_the_means(seed: int, k: int, d: int) -> None:
+    rng = np.random.default_rng(seed)
+    sums, mass, centers = rng.integers(-99, 99, (k, d)), rng.integers(0, 3, k).astype(float), rng.normal(size=(k, d))
+    found = cluster_means(sums, np.full(d, 4.0), mass, centers)
+    assert found.shifts == pytest.approx(((found.means - centers) ** 2).sum(axis=1), rel=1e-12)
+    assert (found.shifts[mass == 0] == 0).all()
+
+
+def test_threads_change_no_bit_of_means_and_steps() -> None:
+    rng = np.random.default_rng(4)
+    sums, mass, scales = (
+        rng.integers(-(2**50), 2**50, (900, 700)),
+        rng.integers(0, 9, 900) * 1.0,
+        rng.uniform(1, 9, 700),
+    )
+    centers, previous = rng.normal(size=(2, 900, 700))
+    alone, together = (cluster_means(sums, scales, mass, centers, threads=count) for count in (1, 4))
+    for one, other in zip(alone, together, strict=True):
+        assert one.tobytes() == other.tobytes()
+    steps = [step_beyond(centers, alone.means, previous, 1.7, 0.4, threads=count) for count in (1, 4)]
+    assert steps[0].tobytes() == steps[1].tobytes()

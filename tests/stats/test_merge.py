@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from copy import deepcopy
 from functools import reduce
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from distclust.stats.extremes import FarRows, KeyedRows
 from distclust.stats.fixed import FixedPair
 from distclust.stats.gaussian import GaussianStats
-from distclust.stats.lloyd import AssignStats, ClusterSums
+from distclust.stats.lloyd import MOST_PARTS, AssignStats, ClusterSums, LloydStats
 from distclust.stats.moments import BadRow, ProfileStats
 from distclust.stats.proposals import Proposals
 
@@ -87,6 +88,8 @@ MAKERS = {
 def same(a: object, b: object) -> bool:
     if isinstance(a, np.ndarray):
         return np.array_equal(a, b) and a.dtype == b.dtype  # type: ignore[attr-defined]
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(same(one, other) for one, other in zip(a, b, strict=True))
     if hasattr(a, "__dataclass_fields__"):
         return all(same(getattr(a, f), getattr(b, f)) for f in a.__dataclass_fields__)
     return bool(a == b)
@@ -115,6 +118,36 @@ def test_sums_of_different_clusters_make_a_union() -> None:
     assert merged.clusters.tolist() == [0, 3, 4]
     assert merged.sums[:, 0].tolist() == [1, 12, 20]
     assert merged.counts.tolist() == [1, 0, 2]
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 3 * MOST_PARTS), travels=st.booleans())
+def test_a_pass_adds_up_whatever_lies_side_by_side(seed: int, n: int, travels: bool) -> None:
+    rng = np.random.default_rng(seed)
+    parts = [LloydStats((cluster_sums(rng),), FixedPair.zeros(1, 1.0), i) for i in range(n)]
+    before = deepcopy(parts)
+    expected = reduce(lambda a, b: a.merge(b), [part.parts[0] for part in parts])
+    whole = reduce(lambda a, b: a.merge(b), parts)
+    assert len(whole.parts) <= MOST_PARTS
+    assert n == 1 or n > MOST_PARTS or len(whole.parts) == n
+    if travels:
+        whole = pickle.loads(pickle.dumps(whole))
+        assert len(whole.parts) == 1
+    assert same(whole.sums, expected)
+    assert whole.moved == sum(range(n))
+    totals = ClusterSums.zeros(K, D).owned()
+    for part in whole.parts:
+        totals.add(part)
+    assert same(totals, ClusterSums.zeros(K, D).merge(expected))
+    assert all(same(a, b) for a, b in zip(parts, before, strict=True)), "parts are as they were"
+
+
+def test_sums_that_must_not_be_changed_are_copied_before() -> None:
+    sums = cluster_sums(np.random.default_rng(3))
+    assert sums.owned().sums is sums.sums
+    sums.sums.flags.writeable = False
+    assert sums.owned().sums is not sums.sums
+    assert same(sums.owned(), sums)
 
 
 def test_bytes_and_back() -> None:
