@@ -45,7 +45,7 @@ class KMeans(CenterEstimator):
     rtol : float, default=1e-4
         Stop when a pass lowers the inertia by less than this share; 0 switches the rule off.
     fit_mode : {"auto", "full", "progressive"}, default="auto"
-        ``progressive`` runs the first passes on growing samples, and from 256 clusters on most passes by lists of
+        ``progressive`` runs the first passes on growing samples, and from 128 clusters on most passes by lists of
         centres near each row; ``auto`` does so where it pays. Labels are those of the nearest centres in each case.
         ``full`` is plain Lloyd on all rows from seeds found among all rows; so is a fit from given centres.
     algorithm : {"auto", "lloyd"}, default="auto"

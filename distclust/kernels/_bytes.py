@@ -15,6 +15,7 @@ from numba.extending import intrinsic
 from distclust.kernels._emit import I32, I64, LANES, Emitter
 from distclust.kernels._jit import jit
 from distclust.kernels._machine import machine
+from distclust.kernels._products import pair_sums
 
 WORD = 64
 """Bounds that are tested together: bits of a mask."""
@@ -163,27 +164,14 @@ def make_products() -> Any:
 
 
 def _multiply(emit: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
-    """Return 16 sums of two products each of 16-bit integers.
-
-    LLVM does not find the one instruction that x86 has for it, hence its name; which products share a sum is left open.
-    """
-    width = machine().short_products
-    if width == QUICK_LANES:
-        signature = ir.FunctionType(emit.indices, [a.type, a.type])
-        return emit.ir.call(emit.ir.module.declare_intrinsic("llvm.x86.avx512.pmaddw.d.512", (), signature), [a, b])
+    """Return 16 sums of two products each of 16-bit integers; which products share a sum is left open."""
+    if machine().short_products:
+        return pair_sums(emit, a, b)
     halves = []
     for part in (range(_LANES), range(_LANES, 2 * _LANES)):
         mask = ir.Constant(emit.indices, list(part))
         low, high = (emit.ir.shuffle_vector(v, v, mask) for v in (a, b))
-        if width == _LANES:
-            eight = ir.VectorType(I32, 8)
-            signature = ir.FunctionType(eight, [low.type, low.type])
-            call = emit.ir.module.declare_intrinsic("llvm.x86.avx2.pmadd.wd", (), signature)
-            halves.append(emit.ir.call(call, [low, high]))
-        else:
-            halves.append(emit.ir.mul(emit.ir.sext(low, emit.indices), emit.ir.sext(high, emit.indices)))
-    if width == _LANES:
-        return emit.ir.shuffle_vector(*halves, ir.Constant(emit.indices, list(range(_LANES))))
+        halves.append(emit.ir.mul(emit.ir.sext(low, emit.indices), emit.ir.sext(high, emit.indices)))
     return emit.ir.add(*halves)
 
 

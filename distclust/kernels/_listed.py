@@ -10,7 +10,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from distclust.kernels._emit import I32, I64, Emitter
-from distclust.kernels._screen import QUAD, byte_dot
+from distclust.kernels._products import QUAD, byte_dot
 from distclust.kernels._ukernel import half_lanes
 
 _I8, _I16 = ir.IntType(8), ir.IntType(16)

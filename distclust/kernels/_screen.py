@@ -14,9 +14,7 @@ from numba.extending import intrinsic
 
 from distclust.kernels._emit import I32, I64, LANES, Emitter
 from distclust.kernels._machine import machine
-
-QUAD = 4
-"""8-bit values that one lane multiplies and adds at once."""
+from distclust.kernels._products import QUAD, byte_dot
 
 BIAS = 128
 """Added to rounded centres: the instruction multiplies unsigned values with signed ones."""
@@ -146,22 +144,6 @@ def _products(
     whole = builder.and_(quads, ir.Constant(I64, -_UNROLL))
     totals = emit.loop(ir.Constant(I64, 0), whole, _UNROLL, first, several)
     return emit.loop(whole, quads, 1, totals, quad)
-
-
-def byte_dot(emit: Emitter, total: ir.Value, centers: ir.Value, row: ir.Value) -> ir.Value:
-    """Emit ``total + sum of four products`` of 64 unsigned and 64 signed bytes, lane by lane."""
-    builder = emit.ir
-    if machine().byte_products:
-        signature = ir.FunctionType(emit.indices, [emit.indices, centers.type, centers.type])
-        dot = builder.module.declare_intrinsic("llvm.x86.avx512.vpdpbusd.512", (), signature)
-        return builder.call(dot, [total, centers, row])
-    lines = [builder.bitcast(part, emit.indices) for part in (centers, row)]
-    for place in range(QUAD):
-        # The byte moves to the top of its lane and down again: what comes back has the sign it is meant to have.
-        top = [builder.shl(part, emit.whole(32 - 8 * (place + 1))) for part in lines]
-        center = builder.lshr(top[0], emit.whole(24))
-        total = builder.add(total, builder.mul(center, builder.ashr(top[1], emit.whole(24))))
-    return total
 
 
 @intrinsic

@@ -21,12 +21,12 @@ from distclust.kernels._arguments import read_argument
 from distclust.kernels._emit import address
 from distclust.kernels._jit import jit, once
 from distclust.kernels._listed import nearest_listed
+from distclust.kernels._products import QUAD
 from distclust.kernels._screen import (
     BIAS,
     CANDIDATE_LANES,
     CENTER_FLOATS,
     MINIMA,
-    QUAD,
     count_below,
     lane_minima,
     list_below,
@@ -44,14 +44,14 @@ from distclust.kernels.rounded import (
     round_rows,
     rounded_argument,
 )
-from distclust.kernels.screened import ScreenedCenters, spread_width
+from distclust.kernels.screened import ScreenedCenters, spread_width, tile_rows
 
 LISTED = 16
 """Centres in a list: one for each lane of a vector."""
 
 MOST_CENTERS = 1 << 16
 
-_ROWS, _VECTORS = 12, 2
+_VECTORS = 2
 _WIDTH = _VECTORS * CANDIDATE_LANES
 _MOST_BLOCK_ROWS = 96
 _SCORE_BYTES = 512 << 10
@@ -232,8 +232,8 @@ def _by_bytes(
     n = len(x)
     if rounded is not None:
         rounded = rounded_argument(rounded, n, centers.width)
-    width = len(centers.norms)
-    block = max(1, min(_MOST_BLOCK_ROWS, _SCORE_BYTES // (4 * width)) // _ROWS) * _ROWS
+    width, tile = len(centers.norms), tile_rows()
+    block = max(1, min(_MOST_BLOCK_ROWS, _SCORE_BYTES // (4 * width)) // tile) * tile
     room = (
         np.empty((block, spread_width(width)), np.float32),
         np.zeros(block, np.float32),
@@ -247,15 +247,15 @@ def _by_bytes(
     for start in range(0, n, at_once):
         some = slice(start, min(n, start + at_once))
         rows = round_rows(x[some], centers.head) if rounded is None else rounded
-        kernel = _near_kernel(out.dtype.name)
-        kernel(*rows, last_rows(rows, _ROWS), centers.panels, centers.floats, *room, out[some], lowest[some])
+        kernel = _near_kernel(out.dtype.name, tile)
+        kernel(*rows, last_rows(rows, tile), centers.panels, centers.floats, *room, out[some], lowest[some])
 
 
 @once
-def _near_kernel(dtype: str) -> Any:
-    byte_scores = make_byte_scores(_ROWS, _VECTORS)
+def _near_kernel(dtype: str, tile: int) -> Any:
+    byte_scores = make_byte_scores(tile, _VECTORS)
 
-    @jit(name=f"near_{dtype}")
+    @jit(name=f"near_{dtype}_{tile}")
     def near(values, sizes, tail, panels, floats, scores, turns, row_sums, found, lows, chosen, minima, out, lowest):
         n, stride = values.shape
         n_panels, quads = panels.shape[0], panels.shape[1]
@@ -270,9 +270,9 @@ def _near_kernel(dtype: str) -> Any:
                 row_sums[r] = -BIAS * np.int32(sizes[start + r, SUM])
                 turns[r] = np.float32(-2.0) * sizes[start + r, STEP]
             for p in range(n_panels):
-                for r in range(0, rows, _ROWS):
+                for r in range(0, rows, tile):
                     byte_scores(
-                        values_at + (start + r) * stride if start + r + _ROWS <= n else tail_at,
+                        values_at + (start + r) * stride if start + r + tile <= n else tail_at,
                         stride,
                         panels_at + p * panel_bytes,
                         quads,

@@ -26,13 +26,13 @@ from distclust.kernels._bytes import first_floor, make_first_bytes
 from distclust.kernels._emit import address
 from distclust.kernels._jit import jit, once
 from distclust.kernels._machine import machine
+from distclust.kernels._products import QUAD
 from distclust.kernels._rows import make_row_sqdist, make_row_sqnorm
 from distclust.kernels._screen import (
     BIAS,
     CANDIDATE_LANES,
     CENTER_FLOATS,
     MOST,
-    QUAD,
     ROW_FLOATS,
     chain_score,
     list_below,
@@ -60,7 +60,7 @@ LEAST_WIDTH = 48
 LEAST_CENTERS = 64
 """With fewer of either, finding the candidates costs what the products save."""
 
-_ROWS, _VECTORS = 12, 2
+_ROWS, _NARROW_ROWS, _VECTORS = 12, 4, 2
 _WIDTH = _VECTORS * CANDIDATE_LANES
 _MOST_BLOCK_ROWS = 96
 _BOUND_BYTES = 768 << 10
@@ -255,6 +255,11 @@ def _screen(
             known[some],
         )
     return labels, np.flatnonzero(unsure)
+
+
+def tile_rows() -> int:
+    """Return how many rows of bytes are multiplied together: as many as the registers of the machine hold sums for."""
+    return _ROWS if machine().wide else _NARROW_ROWS
 
 
 def spread_width(width: int) -> int:
