@@ -187,7 +187,8 @@ def test_progressive_fits_agree(monkeypatch: pytest.MonkeyPatch) -> None:
         assert fit_bits(hostile, X, random_sizes(rng, 5000, 6), config, weights=weights) == whole
         with prepared(local, X, weights=weights) as data:
             rows = [h.rows for h in fit_kmeans(local, data, config).history]
-    assert rows[0] == 15 * 24
+    assert rows[0] == 15 * progressive.ROWS_PER_CENTER
+    assert len(set(rows)) == 3
     assert rows == sorted(rows)
     assert rows[-1] == 5000
 
