@@ -226,7 +226,7 @@ def kmeans_parallel(engine: Engine, data: PreparedData, k: int, *, seed: int, st
 
 
 def spread(engine: Engine, data: PreparedData, count: int, *, seed: int, stage: int, rough: bool = True) -> Candidates:
-    """Draw ``count`` rows by squared distance, in draws that first grow and then are a fourth of ``count``.
+    """Draw ``count`` rows by squared distance, in draws that first grow and then are a third of ``count``.
 
     All draws together cost one assignment to ``count`` centres; k-means|| costs one for each 2 k candidates and has
     many more of them. Fewer rows are drawn where fewer are distinct.

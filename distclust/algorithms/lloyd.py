@@ -108,6 +108,7 @@ class LloydValue:
         Whether the sums are wanted whole (first pass, or first after a resume) or as changes since ``previous``.
     scales : SumScales
     inertia_scale : float
+        1.0 where nothing is measured.
     bounded : BoundedPass or None
         Set where bounds pay.
     measured : bool, default=True
@@ -145,7 +146,7 @@ class LloydStep:
             if value.measured:
                 sqdist = row_sqdist(block.x, value.centers.rows, labels)
         inertia = FixedPair.zeros(1, value.inertia_scale)
-        if sqdist is not None:
+        if sqdist is not None and value.measured:
             fixed_sums(sqdist, block.weights, np.zeros(block.n, np.int32), inertia.scale, inertia.high, inertia.low)
         moved = block.n if old is None else int(np.count_nonzero(old != labels))
         sums = _totals(block, labels, value) if old is None or value.totals else _changes(block, old, labels, value)
@@ -240,7 +241,8 @@ class LloydState:
     previous : (k, d) float64 or None
         Centres that the last pass began with.
     empty : tuple of int
-        Clusters that had no row in the last pass and could not be given one.
+        Clusters that had no row in the last pass and were given none: there was none, or they wait for a pass over all
+        centres.
     rung : int
         Which sample of the rows; see `distclust.algorithms.progressive`.
     anchor : (k, d) float64 or None
@@ -531,7 +533,7 @@ class Update:
     reassigned : int
         Clusters that took a far row.
     empty : tuple of int
-        Clusters that stayed empty: there was no far row for them.
+        Clusters that stayed empty: no far rows were looked for, or there was none for them.
     """
 
     means: Floats
@@ -595,7 +597,7 @@ def update_centers(
     if unit or sums:
         shifts = row_sqdist(new, centers, np.arange(len(new), dtype=np.int32))
     still = empty[~full[empty]]
-    shift = float(np.cumsum(shifts)[-1])
+    shift = float(np.cumsum(shifts)[-1]) if len(shifts) else 0.0
     return Update(new, found.explained, shift, len(empty) - len(still), tuple(int(cluster) for cluster in still))
 
 

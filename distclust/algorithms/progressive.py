@@ -126,7 +126,7 @@ def list_plan(*, first: bool, full: bool) -> ListPlan:
 
 
 def seeding_rung(n: int, config: KMeansConfig) -> Rung:
-    """Return the rows among which first centres are looked for: part of the first sample, also where there is none."""
+    """Return the rows among which first centres are looked for, also where no pass runs on a sample."""
     first = ladder(n, config)[0]
     rows = max(LEAST_SAMPLE, SEED_ROWS_PER_CENTER * config.n_clusters)
     if config.fit_mode == "full" or not isinstance(config.init, str) or rows >= n:

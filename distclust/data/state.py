@@ -55,7 +55,7 @@ class RowState(ABC):
 
     @property
     def whole(self) -> RowState:
-        """The state of the whole partition, of which these rows may be the first: for what a row does not share."""
+        """The state of the whole partition, if these are its first rows: for what is known of each row by itself."""
         return self
 
 

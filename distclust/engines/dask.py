@@ -37,10 +37,10 @@ from distclust.engines.dask_worker import (
     stuck_tasks,
 )
 from distclust.engines.job import Job
-from distclust.engines.local import usable_cores
 from distclust.engines.protocol import EngineInfo, EngineOptions, Shared
 from distclust.engines.task import RETRYABLE, TaskOutcome
 from distclust.errors import DistclustError, EngineLostError, UsageError
+from distclust.kernels.slices import usable_cores
 
 CONNECT_SECONDS = 20
 """How long to try to reach a scheduler, at first and after its connection broke. Dask's own default is 30."""

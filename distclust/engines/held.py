@@ -15,9 +15,9 @@ from typing import Any
 from distclust.data.block import Block
 from distclust.data.refs import PartitionRef, View
 from distclust.data.state import MemoryState
-from distclust.engines.local import usable_cores
 from distclust.engines.protocol import Engine, EngineOptions, Merge, Pinned, Shared, Step, StepContext
 from distclust.engines.tree import is_exact
+from distclust.kernels.slices import usable_cores
 
 
 class HeldEngine:

@@ -15,6 +15,7 @@ from distclust.engines.job import Job
 from distclust.engines.protocol import EngineInfo, EngineOptions, Shared
 from distclust.engines.task import TaskOutcome, run_task
 from distclust.errors import UsageError
+from distclust.kernels.slices import usable_cores
 
 
 class LocalEngine(BaseEngine):
@@ -84,13 +85,6 @@ class LocalEngine(BaseEngine):
     def _close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
         node_cache(self.options.node).close()
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use: its affinity mask, not the machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def usable_memory() -> int:

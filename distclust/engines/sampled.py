@@ -22,7 +22,7 @@ ALL_ROWS = 1 << 64
 
 
 class SampleState(RowState):
-    """Row state of a sample: the same centres have other labels on it than on the whole block.
+    """Row state of some of the rows: the same centres have other labels on them than on the whole block.
 
     Kinds are those of the block, so what a sample kept makes room for what the next one keeps.
     """
@@ -47,6 +47,10 @@ class SampleState(RowState):
         """See `RowState`."""
         self._state.give(kind, tag + self._suffix, array)
 
+
+class PrefixState(SampleState):
+    """Row state of the first rows of a block."""
+
     @property
     def whole(self) -> RowState:
         """See `RowState`."""
@@ -63,7 +67,7 @@ class OnSample:
     def __call__(self, block: Block, value: Any, context: StepContext) -> Any:
         """Run the step on the sample of a block."""
         return self.step(
-            block.prefix(self.limit), value, replace(context, state=SampleState(context.state, self.limit))
+            block.prefix(self.limit), value, replace(context, state=PrefixState(context.state, self.limit))
         )
 
 

@@ -24,8 +24,9 @@ from pyspark.errors import PySparkException
 from pyspark.java_gateway import launch_gateway
 
 from distclust.engines.java import ensure_java
-from distclust.engines.local import usable_cores, usable_memory
+from distclust.engines.local import usable_memory
 from distclust.errors import EngineLostError, UsageError
+from distclust.kernels.slices import usable_cores
 
 CONNECT_SECONDS = 10
 """How long to try to reach a master. Spark itself would try for a minute, and then say little."""

@@ -21,6 +21,7 @@ from distclust.kernels._arguments import read_argument
 from distclust.kernels._emit import address
 from distclust.kernels._jit import jit, once
 from distclust.kernels._listed import nearest_listed
+from distclust.kernels._machine import machine
 from distclust.kernels._products import QUAD
 from distclust.kernels._screen import (
     BIAS,
@@ -44,14 +45,16 @@ from distclust.kernels.rounded import (
     round_rows,
     rounded_argument,
 )
-from distclust.kernels.screened import ScreenedCenters, spread_width, tile_rows
+from distclust.kernels.screened import ScreenedCenters, spread_width
 
 LISTED = 16
 """Centres in a list: one for each lane of a vector."""
 
 MOST_CENTERS = 1 << 16
 
-_VECTORS = 2
+_WIDE_ROWS, _NARROW_ROWS, _VECTORS = 12, 4, 2
+"""Rows of a tile, as many as the registers hold sums for: on AVX-512, and elsewhere."""
+
 _WIDTH = _VECTORS * CANDIDATE_LANES
 _MOST_BLOCK_ROWS = 96
 _SCORE_BYTES = 512 << 10
@@ -232,7 +235,7 @@ def _by_bytes(
     n = len(x)
     if rounded is not None:
         rounded = rounded_argument(rounded, n, centers.width)
-    width, tile = len(centers.norms), tile_rows()
+    width, tile = len(centers.norms), _WIDE_ROWS if machine().wide else _NARROW_ROWS
     block = max(1, min(_MOST_BLOCK_ROWS, _SCORE_BYTES // (4 * width)) // tile) * tile
     room = (
         np.empty((block, spread_width(width)), np.float32),

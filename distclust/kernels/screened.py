@@ -60,7 +60,7 @@ LEAST_WIDTH = 48
 LEAST_CENTERS = 64
 """With fewer of either, finding the candidates costs what the products save."""
 
-_ROWS, _NARROW_ROWS, _VECTORS = 12, 4, 2
+_ROWS, _VECTORS = 12, 2
 _WIDTH = _VECTORS * CANDIDATE_LANES
 _MOST_BLOCK_ROWS = 96
 _BOUND_BYTES = 768 << 10
@@ -255,11 +255,6 @@ def _screen(
             known[some],
         )
     return labels, np.flatnonzero(unsure)
-
-
-def tile_rows() -> int:
-    """Return how many rows of bytes are multiplied together: as many as the registers of the machine hold sums for."""
-    return _ROWS if machine().wide else _NARROW_ROWS
 
 
 def spread_width(width: int) -> int:

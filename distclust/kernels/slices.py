@@ -32,7 +32,7 @@ def in_slices(run: Callable[[slice], object], n: int, width: int, threads: int) 
     >>> out.tolist()
     [1.0, 1.0, 1.0, 1.0, 1.0]
     """
-    count = max(1, min(threads, _cores(), n * width // LEAST_VALUES, n))
+    count = max(1, min(threads, usable_cores(), n * width // LEAST_VALUES, n))
     slices = [slice(n * at // count, n * (at + 1) // count) for at in range(count)]
     if count == 1:
         run(slices[0])
@@ -44,8 +44,8 @@ def in_slices(run: Callable[[slice], object], n: int, width: int, threads: int) 
             other.result()
 
 
-def _cores() -> int:
-    """Return the number of cores that this process may use."""
+def usable_cores() -> int:
+    """Return the number of cores that this process may use: its affinity mask, not the machine."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -32,6 +32,7 @@ MOST_SHARE = 1 / 3
 """Of the columns: more axes save too little."""
 
 LEAST_PIVOT = 1e-5
+"""Ratio of the diagonal of a root from which its columns are sure not to be sums of each other."""
 
 _ITERATIONS = 2
 _STAGE = 0x68656164

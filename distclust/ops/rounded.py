@@ -9,6 +9,9 @@ from distclust.engines.protocol import StepContext
 from distclust.kernels.heads import HeadAxes
 from distclust.kernels.rounded import FLOATS, RoundedRows, padded_width, round_rows
 
+KINDS, ROWS = ("rounded", "rounded-floats"), "rows"
+"""Names in the state. Axes are part of the kind: algorithms that run side by side may have several."""
+
 
 def known_rounded(block: Block, head: HeadAxes | None, tag: str, context: StepContext) -> RoundedRows | None:
     """Return the rows of a block, or the first of them, rounded, from its state; None where none are known.
@@ -24,7 +27,7 @@ def known_rounded(block: Block, head: HeadAxes | None, tag: str, context: StepCo
     context : StepContext
     """
     state = context.state.whole
-    values, floats = (state.get(kind, tag) for kind in ("rounded", "rounded-floats"))
+    values, floats = (state.get(f"{kind}-{tag}", ROWS) for kind in KINDS)
     if values is None or floats is None or values.dtype != np.int8 or floats.dtype != np.float32:
         return None
     width = padded_width(block.d if head is None else head.axes.shape[1])
@@ -41,6 +44,6 @@ def keep_rounded(block: Block, head: HeadAxes | None, tag: str, context: StepCon
         return known
     rounded = round_rows(block.x, head, known)
     state = context.state.whole
-    state.give("rounded", tag, rounded.values)
-    state.give("rounded-floats", tag, rounded.floats)
+    state.give(f"{KINDS[0]}-{tag}", ROWS, rounded.values)
+    state.give(f"{KINDS[1]}-{tag}", ROWS, rounded.floats)
     return rounded

@@ -51,6 +51,11 @@ class NamedState(RowState):
         """Give an array back to this algorithm."""
         self._state.give(f"{self._name}-{kind}", tag, array)
 
+    @property
+    def whole(self) -> RowState:
+        """See `RowState`: what is known of a row by itself serves all algorithms."""
+        return self._state.whole
+
 
 class Partials(tuple[Any, ...]):
     """One partial of each algorithm, all of them exact."""

@@ -15,8 +15,8 @@ from distclust.stats.fixed import FixedPair
 
 Ints = npt.NDArray[np.int64]
 
-MOST_PARTS = 8
-"""Sums that lie side by side until they are needed: no more memory than the tasks of a pass took."""
+MOST_PARTS, MOST_BYTES = 8, 256 << 20
+"""Sums that lie side by side until they are needed, at most; and the bytes that they take."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class LloydStats:
     ----------
     parts : tuple of ClusterSums
         What is to be added up: totals in a first pass, changes in a later one. Merging only lists them, up to
-        `MOST_PARTS`: the driver adds all to its totals at once. What travels is added up before.
+        `MOST_PARTS` and `MOST_BYTES`: the driver adds all to its totals at once. What travels is added up before.
     inertia : FixedPair of one total
         Sum of w * squared distance to the centres of this pass; 0 where it was not measured.
     moved : int
@@ -115,7 +115,8 @@ class LloydStats:
     def merge(self, other: LloydStats) -> LloydStats:
         """Combine the statistics of two disjoint sets of rows."""
         both = LloydStats(self.parts + other.parts, self.inertia.merge(other.inertia), self.moved + other.moved)
-        return both if len(both.parts) <= MOST_PARTS else both._added()
+        size = sum(part.sums.nbytes for part in both.parts)
+        return both if len(both.parts) <= MOST_PARTS and size <= MOST_BYTES else both._added()
 
     def _added(self) -> LloydStats:
         return LloydStats((self.sums,), self.inertia, self.moved)

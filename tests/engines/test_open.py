@@ -5,10 +5,11 @@ import sys
 
 import pytest
 
-from distclust.engines.local import LocalEngine, usable_cores, usable_memory
+from distclust.engines.local import LocalEngine, usable_memory
 from distclust.engines.open import open_engine
 from distclust.engines.protocol import EngineOptions
 from distclust.errors import MissingExtraError, UsageError
+from distclust.kernels.slices import usable_cores
 from distclust.testing.hostile import HostileEngine
 
 

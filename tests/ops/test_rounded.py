@@ -17,7 +17,7 @@ from distclust.data.cache import node_cache
 from distclust.data.state import FileState, MemoryState, NoState, RowState
 from distclust.engines.local import LocalEngine
 from distclust.engines.protocol import StepContext
-from distclust.engines.sampled import ALL_ROWS, OnSample, SampleState
+from distclust.engines.sampled import ALL_ROWS, OnSample, PrefixState, SampleState
 from distclust.kernels._machine import machine
 from distclust.kernels.heads import HeadAxes
 from distclust.kernels.lloyd import row_sqdist
@@ -29,7 +29,9 @@ from distclust.ops import rounded
 from distclust.ops.bounds import BoundedPass
 from distclust.ops.centers import CLOSE, CenterSet
 from distclust.ops.near import NearCenters
-from distclust.ops.rounded import keep_rounded, known_rounded
+from distclust.ops.rounded import KINDS, ROWS, keep_rounded, known_rounded
+from distclust.ops.together import NamedState
+from distclust.ops.validation import OnNear
 from tests.algorithms.rows import prepared
 from tests.kernels.test_screened import turned
 
@@ -98,16 +100,20 @@ def same(found: RoundedRows, expected: RoundedRows) -> bool:
 
 
 def stored(state: RowState, tag: str = "axes") -> RoundedRows | None:
-    values, floats = state.get("rounded", tag), state.get("rounded-floats", tag)
+    values, floats = (state.get(f"{kind}-{tag}", ROWS) for kind in KINDS)
     return None if values is None or floats is None else RoundedRows(values, floats)
 
 
 def poison(state: RowState, rows: RoundedRows, tag: str = "axes") -> RoundedRows:
     """Store other bits in place of rounded rows."""
     wrong = RoundedRows(rows.values ^ 1, rows.floats + 1)
-    state.give("rounded", tag, wrong.values)
-    state.give("rounded-floats", tag, wrong.floats)
+    give(state, wrong, tag)
     return wrong
+
+
+def give(state: RowState, rows: RoundedRows, tag: str = "axes") -> None:
+    for kind, array in zip(KINDS, (rows.values, rows.floats), strict=True):
+        state.give(f"{kind}-{tag}", ROWS, array)
 
 
 class TestKept:
@@ -159,19 +165,18 @@ class TestKept:
             RoundedRows(values[:, :, None], floats[:, :, None]),
         ):
             made.clear()
-            state.give("rounded", "axes", wrong.values)
-            state.give("rounded-floats", "axes", wrong.floats)
+            give(state, wrong)
             assert known_rounded(block, head, "axes", context) is None
             assert same(keep_rounded(block, head, "axes", context), expected)
             assert made == [N]
 
-    @pytest.mark.parametrize("kind", ["rounded", "rounded-floats"])
+    @pytest.mark.parametrize("kind", KINDS)
     def test_one_array_without_the_other_is_ignored(
         self, block: Block, state: RowState, made: list[int], kind: str
     ) -> None:
         context = context_of(state)
         keep_rounded(block, None, "axes", context)
-        assert state.take(kind, "axes") is not None
+        assert state.take(f"{kind}-axes", ROWS) is not None
         assert known_rounded(block, None, "axes", context) is None
         assert same(keep_rounded(block, None, "axes", context), round_rows(block.x))
         assert made == [N, N]
@@ -186,12 +191,32 @@ class TestKept:
         assert made == [N, N, N]
 
 
+def test_rows_that_are_not_the_first_share_nothing(block: Block, state: RowState) -> None:
+    step, limit = Keep(None), float(np.quantile(np.abs(block.x).max(axis=1), 0.8))
+    near = np.abs(block.x).max(axis=1) <= limit
+    assert 0 < near.sum() < N
+    for _ in range(2):
+        found = OnNear(step, limit)(block, None, context_of(state))
+        assert same(found, round_rows(np.ascontiguousarray(block.x[near])))
+        assert same(step(block, None, context_of(state)), round_rows(block.x))
+
+
+def test_algorithms_side_by_side_share_rounded_rows(block: Block, state: RowState, made: list[int]) -> None:
+    for name in ("k8", "k9"):
+        found = keep_rounded(block, None, "axes", context_of(NamedState(state, name)))
+        assert same(found, round_rows(block.x))
+    assert made == [N]
+
+
 class TestSamples:
     def test_know_the_state_of_the_whole(self, state: RowState) -> None:
-        sample = SampleState(state, HALF)
+        sample = PrefixState(state, HALF)
         assert state.whole is state
         assert sample.whole is state
-        assert SampleState(sample, HALF // 2).whole is state
+        assert PrefixState(sample, HALF // 2).whole is state
+        chosen = SampleState(state, HALF)
+        assert chosen.whole is chosen, "some rows of a block are not its first ones"
+        assert NamedState(state, "k8").whole is state, "what is known of a row serves all algorithms"
         sample.put("labels", "1", np.zeros(3))
         assert sample.whole.get("labels", "1") is None, "what is a sample's own stays so"
         sample.whole.put("labels", "1", np.ones(5))
@@ -300,8 +325,7 @@ class TestCenterSets:
         assert found is not None
         assert same(found, expected)
         other = round_rows(block.x[::-1].copy(), head)
-        state.give("rounded", centers.axes_tag, other.values)
-        state.give("rounded-floats", centers.axes_tag, other.floats)
+        give(state, other, centers.axes_tag)
         found = centers.rounded(block, context)
         assert found is not None
         assert same(found, other)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distclust.stats import lloyd
 from distclust.stats.extremes import FarRows, KeyedRows
 from distclust.stats.fixed import FixedPair
 from distclust.stats.gaussian import GaussianStats
@@ -163,3 +164,14 @@ def test_far_rows_break_ties_by_row_id() -> None:
     a = FarRows(2, np.array([5.0, 1.0]), np.array([7, 9]), rows, np.zeros(2, np.int32), np.ones(2))
     b = FarRows(2, np.array([5.0, 5.0]), np.array([3, 8]), rows, np.zeros(2, np.int32), np.ones(2))
     assert a.merge(b).row_ids.tolist() == [3, 7]
+
+
+def test_large_sums_do_not_lie_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    parts = [LloydStats((cluster_sums(rng),), FixedPair.zeros(1, 1.0), 1) for _ in range(4)]
+    monkeypatch.setattr(lloyd, "MOST_BYTES", sum(part.parts[0].sums.nbytes for part in parts[:3]))
+    three = reduce(lambda a, b: a.merge(b), parts[:3])
+    assert len(three.parts) == 3
+    four = three.merge(parts[3])
+    assert len(four.parts) == 1
+    assert same(four.sums, three.sums.merge(parts[3].sums))
