@@ -136,7 +136,7 @@ def fit_kmeans(
         saver.finished(_Best(state, inertia))
         state = None
     assert saver.best is not None
-    return _result(data, config, saver.best.state)
+    return _result(data, config, saver.best.state, engine.info.slots)
 
 
 def _climb(data: PreparedData, config: KMeansConfig, samples: Samples, state: LloydState, saver: _Saver) -> LloydState:
@@ -208,13 +208,13 @@ def _exact_inertia(engine: Engine, data: PreparedData, centers: Floats) -> float
     return stats.inertia.total()
 
 
-def _result(data: PreparedData, config: KMeansConfig, state: LloydState) -> KMeansResult:
+def _result(data: PreparedData, config: KMeansConfig, state: LloydState, threads: int) -> KMeansResult:
     kept = np.delete(state.centers, state.empty, axis=0) if state.empty else state.centers
     # Empty clusters at a fixed point mean that every row sits on its centre: there are no more distinct rows.
     if state.finished and state.empty and not config.allow_fewer:
         raise too_few_distinct(data, config.n_clusters, len(kept))
-    vectors = stored_vectors(data, kept)
-    centers = block_centers(vectors, data.offset, data.view.dtype, data.head)
+    vectors = stored_vectors(data, kept, threads=threads)
+    centers = block_centers(vectors, data.offset, data.view.dtype, data.head, threads=threads)
     return KMeansResult(vectors, centers, state.iteration, state.history, state.finished)
 
 

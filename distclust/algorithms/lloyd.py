@@ -431,7 +431,7 @@ def _iterate(
     if finished and kind == "last":
         new = state.centers
     elif following == "last":
-        new = representable(data, means)
+        new = representable(data, means, threads=memory.threads)
     elif finished or ends == "risen" or last:
         new = means
     else:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distclust.kernels.heads import HeadAxes
+from distclust.kernels.slices import in_slices
 from distclust.ops.centers import CenterSet
 from distclust.ops.profile import PreparedData
 
@@ -23,38 +24,54 @@ def stored_type(data: PreparedData) -> type[np.floating]:
     return np.float64 if data.source.dtype in ("float64", "int32", "int64") else np.float32
 
 
-def stored_vectors(data: PreparedData, centers: Floats) -> Rows:
+def stored_vectors(data: PreparedData, centers: Floats, *, threads: int = 1) -> Rows:
     """Return centres in the coordinates of the source, in the type that a model stores."""
     vectors = np.empty(centers.shape, stored_type(data))
-    for part in _parts(centers.shape):
-        vectors[part] = centers[part] + data.offset
+
+    def fill(some: slice) -> None:
+        for part in _parts(centers.shape, some):
+            vectors[part] = centers[part] + data.offset
+
+    in_slices(fill, *_shape(centers), threads)
     return vectors
 
 
-def block_centers(vectors: Rows, offset: Floats, dtype: str, head: HeadAxes | None = None) -> CenterSet:
+def block_centers(
+    vectors: Rows, offset: Floats, dtype: str, head: HeadAxes | None = None, *, threads: int = 1
+) -> CenterSet:
     """Return stored centres in the coordinates of the blocks; see `CenterSet` for the head."""
-    return CenterSet(_block_rows(vectors, offset, dtype), head)
+    return CenterSet(_block_rows(vectors, offset, dtype, threads), head, threads=threads)
 
 
-def _block_rows(vectors: Rows, offset: Floats, dtype: str) -> Rows:
+def _block_rows(vectors: Rows, offset: Floats, dtype: str, threads: int) -> Rows:
     rows = np.empty(vectors.shape, dtype)
-    for part, some in zip(_parts(vectors.shape), block_parts(vectors, offset, dtype), strict=True):
-        rows[part] = some
+
+    def fill(some: slice) -> None:
+        for part in _parts(vectors.shape, some):
+            rows[part] = vectors[part].astype(np.float64) - offset
+
+    in_slices(fill, *_shape(vectors), threads)
     return rows
 
 
 def block_parts(vectors: Rows, offset: Floats, dtype: str) -> Iterator[Rows]:
     """Yield stored centres in the coordinates of the blocks, some at a time: there may be a million."""
-    for part in _parts(vectors.shape):
-        yield (vectors[part].astype(np.float64) - offset).astype(dtype)
+    for part in _parts(vectors.shape, slice(0, len(vectors))):
+        yield _block_rows(vectors[part], offset, dtype, 1)
 
 
-def _parts(shape: tuple[int, ...]) -> Iterator[slice]:
+def _shape(rows: Rows) -> tuple[int, int]:
+    k, d = rows.shape
+    return k, d
+
+
+def _parts(shape: tuple[int, ...], within: slice) -> Iterator[slice]:
     rows = max(1, _PART_VALUES // max(1, shape[1]))
-    for at in range(0, shape[0], rows):
-        yield slice(at, at + rows)
+    for at in range(within.start, within.stop, rows):
+        yield slice(at, min(at + rows, within.stop))
 
 
-def representable(data: PreparedData, centers: Floats) -> Floats:
+def representable(data: PreparedData, centers: Floats, *, threads: int = 1) -> Floats:
     """Return centres as a model gives them back: labels found with these are those of the stored model."""
-    return _block_rows(stored_vectors(data, centers), data.offset, data.view.dtype).astype(np.float64)
+    vectors = stored_vectors(data, centers, threads=threads)
+    return _block_rows(vectors, data.offset, data.view.dtype, threads).astype(np.float64)

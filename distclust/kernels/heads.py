@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distclust.kernels.lloyd import row_sqnorm
-from distclust.kernels.nearest import project_rows
+from distclust.kernels.nearest import PackedCenters, pack_axes, project_packed, project_rows
 
 _UNIT = 2.0**-24
 MOST_LEAK = 0.01
@@ -64,7 +64,7 @@ def head_axes(vectors: npt.NDArray[np.float64]) -> HeadAxes | None:
     return HeadAxes(axes, float(leak)) if leak < MOST_LEAK else None
 
 
-def head_rows(x: npt.NDArray[np.float32], head: HeadAxes) -> HeadRows:
+def head_rows(x: npt.NDArray[np.float32], head: HeadAxes, packed: PackedCenters | None = None) -> HeadRows:
     """Return coordinates of rows on the axes, and upper bounds of the lengths that are left.
 
     ``|x.c - heads(x).heads(c)| <= tail(x) tail(c)``, rounding included: by Cauchy and Schwarz
@@ -74,12 +74,14 @@ def head_rows(x: npt.NDArray[np.float32], head: HeadAxes) -> HeadRows:
     ----------
     x : float32 [n, d]
     head : HeadAxes
+    packed : PackedCenters, optional
+        What `pack_axes` gives for the axes; for many calls.
 
     Returns
     -------
     HeadRows
     """
-    heads = project_rows(x, head.axes)
+    heads = project_packed(x, pack_axes(head.axes) if packed is None else packed)
     squares = row_sqnorm(x)
     # The leak a second time, and a bit: the length on the axes is itself known to so much only.
     left = np.maximum(squares - row_sqnorm(heads), 0.0) + (2.0 * head.leak + 2.0**-40) * squares

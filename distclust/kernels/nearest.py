@@ -20,6 +20,9 @@ from distclust.kernels.slices import in_slices
 
 __all__ = ["PackedCenters", "assign_nearest", "distance_table", "has_fma", "pack_centers", "project_rows"]
 
+# Products that take about as long as a value of an array that is read and written: see `in_slices`.
+_PRODUCTS = 32
+
 # A vector load that crosses a cache line costs twice; correctness does not depend on it.
 _ALIGN_BYTES = 64
 
@@ -162,17 +165,19 @@ def distance_table(x: np.ndarray, packed: PackedCenters, *, threads: int = 1) ->
         edge = np.empty((packed.tile[0], packed.panels.shape[2]), x.dtype)
         _table_kernel(x.dtype.name, packed.tile)(part, tail, packed.panels, packed.norms, edge, out[some])
 
-    in_slices(fill, len(x), packed.n_clusters, threads)
+    in_slices(fill, len(x), packed.n_clusters * -(-packed.n_dims // _PRODUCTS), threads)
     return out
 
 
-def project_rows(x: np.ndarray, axes: np.ndarray) -> np.ndarray:
+def project_rows(x: np.ndarray, axes: np.ndarray, *, threads: int = 1) -> np.ndarray:
     """Return ``x @ axes`` with bits that do not depend on the place of a row, nor on the processor.
 
     Parameters
     ----------
     x : float32 or float64 [n, d]
     axes : [d, m], dtype of x
+    threads : int, default=1
+        See `distance_table`.
 
     Returns
     -------
@@ -183,9 +188,19 @@ def project_rows(x: np.ndarray, axes: np.ndarray) -> np.ndarray:
     >>> project_rows(np.array([[1.0, 2.0]]), np.array([[1.0, 0.0], [0.0, 3.0]])).tolist()
     [[1.0, 6.0]]
     """
+    return project_packed(x, pack_axes(axes), threads=threads)
+
+
+def pack_axes(axes: np.ndarray) -> PackedCenters:
+    """Prepare axes, [d, m], for `project_packed`."""
     packed = pack_centers(np.ascontiguousarray(axes.T))
+    return packed._replace(norms=np.zeros_like(packed.norms))
+
+
+def project_packed(x: np.ndarray, packed: PackedCenters, *, threads: int = 1) -> np.ndarray:
+    """Do the work of `project_rows` for axes that `pack_axes` has prepared."""
     # Scores are norms less twice the products; without norms, and halved, which is exact, the products are left.
-    products: np.ndarray = distance_table(x, packed._replace(norms=np.zeros_like(packed.norms)))
+    products = distance_table(x, packed, threads=threads)
     products *= -0.5
     return products
 

@@ -19,6 +19,7 @@ from distclust.kernels._jit import jit, once
 from distclust.kernels._rows import make_row_sqnorm
 from distclust.kernels._screen import MOST, largest_value, round_bytes
 from distclust.kernels.heads import HeadAxes, head_rows
+from distclust.kernels.nearest import pack_axes
 
 MOST_WIDTH = 1 << 16
 """Products of so many bytes fit into an int32."""
@@ -30,8 +31,8 @@ FLOATS = STEP, ERROR, LENGTH, TAIL, SUM, SQUARE = range(6)
 """What `RoundedRows.floats` has of a row."""
 
 _LINE = 64
-_CHUNK_ROWS = 4096
-"""Rows whose coordinates on axes are held at once."""
+_CHUNK_BYTES = 1 << 20
+"""Rows whose coordinates on axes are taken at once: they are read twice, the second time out of L2."""
 
 _UP = 1 + 2.0**-20
 """Makes an upper bound of a float64 one in float32."""
@@ -89,12 +90,13 @@ def round_rows(x: np.ndarray, head: HeadAxes | None = None, known: RoundedRows |
     if known is not None:
         done = len(known.values)
         rounded.values[:done], rounded.floats[:done] = known
-    at_once = max(n, 1) if head is None else _CHUNK_ROWS
+    at_once = max(n, 1) if head is None else max(1, _CHUNK_BYTES // (4 * x.shape[1]))
+    packed = None if head is None else pack_axes(head.axes)
     for start in range(done, n, at_once):
         some = slice(start, start + at_once)
         part, tails = x[some], np.zeros(1)
         if head is not None:
-            part, tails = head_rows(part, head)
+            part, tails = head_rows(part, head, packed)
         _round_kernel()(part, tails, np.zeros(3, np.float32), rounded.values[some], rounded.floats[some])
     return rounded
 

@@ -62,19 +62,20 @@ def find_head(engine: Engine, data: PreparedData, n_clusters: int) -> HeadAxes |
     if len(rows) < 2 * SAMPLE_QUERIES:
         return None
     sizes = [size for size in SIZES if size <= MOST_SHARE * d]
-    vectors = principal_vectors(rows, max(sizes))
-    size = best_size(rows, vectors, sizes, n_clusters)
+    threads = engine.info.slots
+    vectors = principal_vectors(rows, max(sizes), threads=threads)
+    size = best_size(rows, vectors, sizes, n_clusters, threads=threads)
     return None if size is None else head_axes(vectors[:, :size])
 
 
-def principal_vectors(rows: Floats, count: int) -> Floats:
+def principal_vectors(rows: Floats, count: int, *, threads: int = 1) -> Floats:
     """Return about the first principal axes of rows about the origin: (d, count) columns, fewer for a lower rank."""
     d = rows.shape[1]
     across = np.ascontiguousarray(rows.T)
     found = uniform(0, _STAGE, np.arange(d * count, dtype=np.int64)).reshape(d, count) - 0.5
     for _ in range(_ITERATIONS):
-        found = _orthonormal(project_rows(across, project_rows(rows, found)))
-    on_axes = project_rows(rows, found)
+        found = _orthonormal(project_rows(across, project_rows(rows, found, threads=threads), threads=threads))
+    on_axes = project_rows(rows, found, threads=threads)
     _, turn = symmetric_eigen(project_rows(np.ascontiguousarray(on_axes.T), on_axes))
     return project_rows(found, np.ascontiguousarray(turn[:, ::-1]))
 
@@ -98,7 +99,7 @@ def _whitening(gram: Floats) -> Floats:
     return np.ascontiguousarray(turn[:, kept] / np.sqrt(values[kept]))
 
 
-def best_size(rows: Floats, vectors: Floats, sizes: list[int], n_clusters: int) -> int | None:
+def best_size(rows: Floats, vectors: Floats, sizes: list[int], n_clusters: int, *, threads: int = 1) -> int | None:
     """Return with how many axes a pass costs least, None for without, by trial: some rows as centres of others."""
     d = rows.shape[1]
     queries, centers = rows[:SAMPLE_QUERIES], rows[SAMPLE_QUERIES:]
@@ -106,7 +107,7 @@ def best_size(rows: Floats, vectors: Floats, sizes: list[int], n_clusters: int) 
     costs: dict[int | None, float] = {}
     left_over = _survivors(queries, centers, norms, n_clusters)
     costs[None] = WORTH_IT * (n_clusters * d + SURVIVOR_COST * d * left_over)
-    coordinates = [project_rows(part, vectors) for part in (queries, centers)]
+    coordinates = [project_rows(part, vectors, threads=threads) for part in (queries, centers)]
     for size in sizes:
         if size <= vectors.shape[1]:
             x, heads = (np.ascontiguousarray(part[:, :size]) for part in coordinates)
