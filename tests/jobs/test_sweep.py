@@ -114,7 +114,7 @@ def test_a_stopped_sweep_resumes_with_the_same_bits(
     assert digests(resumed) == whole
 
 
-def stop(*_: Any) -> None:
+def stop(*_: Any, **__: Any) -> None:
     raise CancelledError("The run was cancelled.")
 
 
