@@ -26,43 +26,33 @@ def stored_type(data: PreparedData) -> type[np.floating]:
 
 def stored_vectors(data: PreparedData, centers: Floats, *, threads: int = 1) -> Rows:
     """Return centres in the coordinates of the source, in the type that a model stores."""
-    vectors = np.empty(centers.shape, stored_type(data))
-
-    def fill(some: slice) -> None:
-        for part in _parts(centers.shape, some):
-            vectors[part] = centers[part] + data.offset
-
-    in_slices(fill, *_shape(centers), threads)
-    return vectors
+    return _shifted(centers, data.offset, stored_type(data), threads)
 
 
 def block_centers(
     vectors: Rows, offset: Floats, dtype: str, head: HeadAxes | None = None, *, threads: int = 1
 ) -> CenterSet:
     """Return stored centres in the coordinates of the blocks; see `CenterSet` for the head."""
-    return CenterSet(_block_rows(vectors, offset, dtype, threads), head, threads=threads)
-
-
-def _block_rows(vectors: Rows, offset: Floats, dtype: str, threads: int) -> Rows:
-    rows = np.empty(vectors.shape, dtype)
-
-    def fill(some: slice) -> None:
-        for part in _parts(vectors.shape, some):
-            rows[part] = vectors[part].astype(np.float64) - offset
-
-    in_slices(fill, *_shape(vectors), threads)
-    return rows
+    return CenterSet(_shifted(vectors, -offset, dtype, threads), head, threads=threads)
 
 
 def block_parts(vectors: Rows, offset: Floats, dtype: str) -> Iterator[Rows]:
     """Yield stored centres in the coordinates of the blocks, some at a time: there may be a million."""
     for part in _parts(vectors.shape, slice(0, len(vectors))):
-        yield _block_rows(vectors[part], offset, dtype, 1)
+        yield _shifted(vectors[part], -offset, dtype, 1)
 
 
-def _shape(rows: Rows) -> tuple[int, int]:
+def _shifted(rows: Rows, offset: Floats, dtype: npt.DTypeLike, threads: int) -> Rows:
+    """Return ``rows + offset``, taken in float64, in another type."""
+    out = np.empty(rows.shape, dtype)
+
+    def fill(some: slice) -> None:
+        for part in _parts(rows.shape, some):
+            out[part] = rows[part].astype(np.float64) + offset
+
     k, d = rows.shape
-    return k, d
+    in_slices(fill, k, d, threads)
+    return out
 
 
 def _parts(shape: tuple[int, ...], within: slice) -> Iterator[slice]:
@@ -74,4 +64,4 @@ def _parts(shape: tuple[int, ...], within: slice) -> Iterator[slice]:
 def representable(data: PreparedData, centers: Floats, *, threads: int = 1) -> Floats:
     """Return centres as a model gives them back: labels found with these are those of the stored model."""
     vectors = stored_vectors(data, centers, threads=threads)
-    return _block_rows(vectors, data.offset, data.view.dtype, threads).astype(np.float64)
+    return _shifted(vectors, -data.offset, data.view.dtype, threads).astype(np.float64)

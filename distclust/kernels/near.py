@@ -61,7 +61,7 @@ _SCORE_BYTES = 512 << 10
 """The scores of a block of rows stay in L2."""
 
 _CHUNK_ROWS = 4096
-"""Rows that are rounded, or whose scores in float32 are held, at once."""
+"""Rows whose scores in float32 are held at once."""
 
 _HALVINGS, _FEW = 12, 24
 """Most cuts of the range of a row's scores, and from how few on there is none: 16 of them are chosen one by one."""
@@ -137,7 +137,7 @@ def list_near(
     x = read_argument(x, "x", "float32", (None, packed.n_dims))
     lists = np.empty((len(x), LISTED), np.uint16)
     if screened is not None:
-        _by_bytes(x, screened, rounded, lists, np.empty(0, np.float32))
+        _by_bytes(rounded or round_rows(x, screened.head), screened, lists, np.empty(0, np.float32))
         return lists
     for at in range(0, len(x), _CHUNK_ROWS):
         some = slice(at, at + _CHUNK_ROWS)
@@ -178,10 +178,9 @@ def nearest_roughly(
     ([2], 3.0)
     """
     x = read_argument(x, "x", "float32", (None, screened.packed.n_dims))
-    if rounded is None:
-        rounded = round_rows(x, screened.head)
+    rounded = rounded or round_rows(x, screened.head)
     labels, scores = np.empty((len(x), 1), np.int32), np.empty(len(x), np.float32)
-    _by_bytes(x, screened, rounded, labels, scores)
+    _by_bytes(rounded, screened, labels, scores)
     found = labels[:, 0]
     with np.errstate(over="ignore", invalid="ignore"):  # of rows too long to be rounded
         return found, np.maximum(
@@ -226,15 +225,9 @@ def assign_listed(rounded: RoundedRows, centers: ListedCenters, lists: npt.NDArr
 
 
 def _by_bytes(
-    x: np.ndarray,
-    centers: ScreenedCenters,
-    rounded: RoundedRows | None,
-    out: npt.NDArray[Any],
-    lowest: npt.NDArray[np.float32],
+    rounded: RoundedRows, centers: ScreenedCenters, out: npt.NDArray[Any], lowest: npt.NDArray[np.float32]
 ) -> None:
-    n = len(x)
-    if rounded is not None:
-        rounded = rounded_argument(rounded, n, centers.width)
+    rounded = rounded_argument(rounded, len(out), centers.width)
     width, tile = len(centers.norms), _WIDE_ROWS if machine().wide else _NARROW_ROWS
     block = max(1, min(_MOST_BLOCK_ROWS, _SCORE_BYTES // (4 * width)) // tile) * tile
     room = (
@@ -246,12 +239,8 @@ def _by_bytes(
         np.empty(width + CANDIDATE_LANES, np.int32),
         np.empty(MINIMA + 2, np.float32),
     )
-    at_once = _CHUNK_ROWS if rounded is None else max(n, 1)
-    for start in range(0, n, at_once):
-        some = slice(start, min(n, start + at_once))
-        rows = round_rows(x[some], centers.head) if rounded is None else rounded
-        kernel = _near_kernel(out.dtype.name, tile)
-        kernel(*rows, last_rows(rows, tile), centers.panels, centers.floats, *room, out[some], lowest[some])
+    kernel = _near_kernel(out.dtype.name, tile)
+    kernel(*rounded, last_rows(rounded, tile), centers.panels, centers.floats, *room, out, lowest)
 
 
 @once

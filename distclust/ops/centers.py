@@ -62,7 +62,7 @@ class CenterSet:
     head: HeadAxes | None = None
     again = False
 
-    def __init__(self, rows: Rows, head: HeadAxes | None = None, *, again: bool = False, threads: int = 1) -> None:
+    def __init__(self, rows: Rows, head: HeadAxes | None = None, again: bool = False, *, threads: int = 1) -> None:
         self.rows = np.ascontiguousarray(rows)
         self.head = head
         self.again = again
@@ -71,8 +71,8 @@ class CenterSet:
         in_slices(lambda some: parts.append(digest_values(array[some], some.start * d)), k, d, threads)
         self.tag = _tag(self.rows.shape, sum(parts))
 
-    def __reduce__(self) -> tuple[Callable[..., CenterSet], tuple[Any, ...]]:
-        return _same_centers, (self.rows, self.head, self.again)
+    def __reduce__(self) -> tuple[type[CenterSet], tuple[Any, ...]]:
+        return CenterSet, (self.rows, self.head, self.again)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -142,10 +142,6 @@ def _tag(shape: tuple[int, ...], digest: int) -> str:
     return f"{'x'.join(str(length) for length in shape)}-{digest % 2**64:016x}"
 
 
-def _same_centers(rows: Rows, head: HeadAxes | None, again: bool) -> CenterSet:
-    return CenterSet(rows, head, again=again)
-
-
 class StoredCenters(CenterSet):
     """Centres in a file that all workers see: only its name travels. Made by `store_centers`.
 
@@ -161,7 +157,7 @@ class StoredCenters(CenterSet):
         self.tag = tag
         self._stored = stored
 
-    def __reduce__(self) -> tuple[Callable[..., CenterSet], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[type[CenterSet], tuple[Any, ...]]:
         return StoredCenters, (self._stored, self.tag)
 
 
