@@ -179,7 +179,9 @@ def _totals(block: Block, labels: npt.NDArray[np.int32], value: LloydValue) -> C
 
 def _changes(block: Block, old: npt.NDArray[np.int32], new: npt.NDArray[np.int32], value: LloydValue) -> ClusterSums:
     moved = np.flatnonzero(old != new)
-    touched = np.unique(np.concatenate([old[moved], new[moved]])).astype(np.int64)
+    changed = np.zeros(len(value.centers), np.bool_)
+    changed[old[moved]] = changed[new[moved]] = True
+    touched = np.flatnonzero(changed)
     slot = np.zeros(len(value.centers), np.int32)
     slot[touched] = np.arange(len(touched), dtype=np.int32)
     t = len(touched)

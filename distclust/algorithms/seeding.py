@@ -161,7 +161,7 @@ def greedy_choice(
     draws = uniform(seed, stage, np.arange(k * trials, dtype=np.int64)).reshape(k, trials)
     if len(rows) <= min(TABLE_ROWS, k * trials):
         packed = pack_centers(rows)
-        products = distance_table(rows, packed._replace(norms=np.zeros_like(packed.norms)), threads=threads)
+        products = distance_table(rows, packed.with_norms(np.zeros_like(packed.norms)), threads=threads)
         norms = packed.norms[: len(rows)]
         return choose_by_table(rows, products, norms, sqnorms, np.asarray(weights, np.float64), draws)
     mass = np.cumsum(weights)

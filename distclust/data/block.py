@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from distclust.data.refs import BlockView, PartitionRef, RawView, RecordView
-from distclust.kernels.random import hash_rows
+from distclust.kernels.random import count_below
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +48,7 @@ class Block:
 
     def prefix(self, limit: int) -> Block:
         """Return the rows whose hash is below ``limit`` (0 ... 2**64): a random sample, the same in any cut."""
-        # Hashing all ids at once is faster than a search that hashes one after the other from Python.
-        count = self.n if limit >= 1 << 64 else int(np.searchsorted(hash_rows(self.row_ids), np.uint64(limit)))
+        count = count_below(self.row_ids, limit)
         weights = None if self.weights is None else self.weights[:count]
         return Block(self.x[:count], self.row_ids[:count], weights, self.ref, self.view)
 

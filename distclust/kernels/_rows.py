@@ -35,7 +35,7 @@ def make_row_sqdist(dtype: str) -> Any:
             emit = Emitter(builder, "float64")
 
             def difference(i: ir.Value, lanes: int) -> ir.Value:
-                return builder.fsub(_widened(emit, dtype, x, i, lanes), _widened(emit, dtype, center, i, lanes))
+                return builder.fsub(widened(emit, dtype, x, i, lanes), widened(emit, dtype, center, i, lanes))
 
             return _sum_of_squares(emit, difference, d)
 
@@ -52,7 +52,7 @@ def make_row_sqnorm(dtype: str) -> Any:
         def codegen(context, builder, signature, arguments):
             x, d = arguments
             emit = Emitter(builder, "float64")
-            return _sum_of_squares(emit, lambda i, lanes: _widened(emit, dtype, x, i, lanes), d)
+            return _sum_of_squares(emit, lambda i, lanes: widened(emit, dtype, x, i, lanes), d)
 
         return types.float64(types.int64, types.int64), codegen
 
@@ -153,7 +153,7 @@ def _term(emit: Emitter, dtype: str, x: ir.Value, w: ir.Value, scales: ir.Value,
     rint = builder.module.declare_intrinsic(f"llvm.rint.{suffix}", (), ir.FunctionType(kind, [kind]))
 
     def term(i: ir.Value) -> ir.Value:
-        weighted = builder.fmul(weight, _widened(emit, dtype, x, i, lanes))
+        weighted = builder.fmul(weight, widened(emit, dtype, x, i, lanes))
         scaled = builder.fmul(weighted, emit.load(emit.place(scales, i), kind, 8))
         return _to_int64(emit, builder.call(rint, [scaled]), lanes)
 
@@ -177,7 +177,7 @@ def _to_int64(emit: Emitter, value: ir.Value, lanes: int) -> ir.Value:
     return emit.ir.add(upper, emit.ir.sub(lower, emit.ir.bitcast(lower_magic, whole)))
 
 
-def _widened(emit: Emitter, dtype: str, start: ir.Value, i: ir.Value, lanes: int) -> ir.Value:
+def widened(emit: Emitter, dtype: str, start: ir.Value, i: ir.Value, lanes: int) -> ir.Value:
     """Load `lanes` values of `dtype` (one: a scalar) from element i on, as doubles."""
     kind = np.dtype(dtype)
     scalars = {"float32": ir.FloatType(), "float64": ir.DoubleType()}

@@ -193,7 +193,7 @@ def first_bounds(
         As `row_sqdist` gives them for these labels.
     bounds : Bounds
     """
-    x = read_argument(x, "x", packed.panels.dtype.name, (None, packed.n_dims))
+    x = read_argument(x, "x", packed.dtype.name, (None, packed.n_dims))
     bounds = Bounds.empty(len(x), packed.n_clusters)
     if screened is None:
         labels = _first_bounds(x, packed, step, bounds)

@@ -6,7 +6,10 @@ summed by fused multiply-add over i = 0 ... d-1 with one accumulator (SIMD lanes
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from copy import copy
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,28 +44,57 @@ BLOCK_ROWS = 144
 GROUP_BYTES = 24 << 10
 
 
-class PackedCenters(NamedTuple):
-    """Centres side by side, dimension by dimension, as the tiles read them."""
+class PackedCenters:
+    """Centres as the tiles read them; made by `pack_centers` and `pack_panels`.
 
-    panels: np.ndarray
-    """[n_panels, d, NR], 64-byte aligned; NR centres a panel, zero padded."""
-    norms: np.ndarray
-    """[n_panels * NR] squared norms; +inf for padding."""
-    n_clusters: int
-    """k."""
-    n_dims: int
-    """d."""
-    tile: tuple[int, int]
-    """Rows and vectors of centres in one register tile."""
+    Attributes
+    ----------
+    panels : [n_panels, d, NR]
+        Centres side by side, dimension by dimension; 64-byte aligned; NR centres a panel, zero padded.
+    norms : [n_panels * NR]
+        Squared norms; +inf for padding.
+    n_clusters, n_dims : int
+        k and d.
+    dtype : numpy.dtype
+    tile : tuple of int
+        Rows and vectors of centres in one register tile.
+    """
+
+    def __init__(self, rows: np.ndarray, norms: np.ndarray, tile: tuple[int, int]) -> None:
+        self._rows = rows
+        self.norms = norms
+        self.n_clusters, self.n_dims = rows.shape
+        self.dtype = rows.dtype
+        self.tile = tile
+
+    @cached_property
+    def panels(self) -> np.ndarray:
+        """See the class."""
+        width, itemsize = LANES[self.dtype.name] * self.tile[1], self.dtype.itemsize
+        shape = len(self.norms) // width, self.n_dims, width
+        size = math.prod(shape)
+        raw = np.empty(size + _ALIGN_BYTES // itemsize, self.dtype)
+        start = -raw.ctypes.data % _ALIGN_BYTES // itemsize
+        panels = raw[start : start + size].reshape(shape)
+        _pack(self._rows, panels)
+        return panels
+
+    def with_norms(self, norms: np.ndarray) -> PackedCenters:
+        """Return the same centres with other norms, of the same shape and dtype; with zeros, scores are products."""
+        other = copy(self)
+        other.norms = norms
+        return other
 
 
-def pack_centers(centers: np.ndarray) -> PackedCenters:
+def pack_centers(centers: np.ndarray, *, later: bool = False) -> PackedCenters:
     """Pack centres for `assign_nearest` and `distance_table`.
 
     Parameters
     ----------
     centers : float32 or float64 [k, d]
         Centres, k >= 1, d >= 1.
+    later : bool, default=False
+        Pack them when panels are first wanted, which may be never. Until then ``centers`` must not change.
 
     Returns
     -------
@@ -77,23 +109,22 @@ def pack_centers(centers: np.ndarray) -> PackedCenters:
     centers = read_argument(np.ascontiguousarray(centers), "centers", tuple(LANES), (None, None))
     if not centers.size:
         raise ValueError(f"centers has shape {centers.shape}; at least one centre of one dimension is needed.")
-    tile = _choose_tile(len(centers), LANES[centers.dtype.name])
-    return pack_panels(centers, tile[1])._replace(tile=tile)
+    return _packed(centers, _choose_tile(len(centers), LANES[centers.dtype.name]), later=later)
 
 
 def pack_panels(centers: np.ndarray, vectors: int) -> PackedCenters:
-    """Pack centres in panels of ``vectors`` vectors; see `pack_centers`. The tile is left to the caller."""
-    k, d = centers.shape
-    dtype = centers.dtype
-    width = LANES[dtype.name] * vectors
-    n_panels = -(-k // width)
-    size = n_panels * width * d
-    raw = np.empty(size + _ALIGN_BYTES // dtype.itemsize, dtype)
-    start = -raw.ctypes.data % _ALIGN_BYTES // dtype.itemsize
-    panels = raw[start : start + size].reshape(n_panels, d, width)
-    norms = np.empty(n_panels * width, dtype)
-    _pack(read_argument(centers, "centers", dtype.name, (k, d)), panels, norms)
-    return PackedCenters(panels, norms, k, d, (0, vectors))
+    """Pack centres in panels of ``vectors`` vectors; see `pack_centers`. The tile's rows are left to the caller."""
+    return _packed(read_argument(centers, "centers", centers.dtype.name, (None, None)), (0, vectors))
+
+
+def _packed(centers: np.ndarray, tile: tuple[int, int], *, later: bool = False) -> PackedCenters:
+    width = LANES[centers.dtype.name] * tile[1]
+    norms = np.full(-(-len(centers) // width) * width, np.inf, centers.dtype)
+    _square_lengths(centers, norms)
+    packed = PackedCenters(centers, norms, tile)
+    if not later:
+        assert packed.panels.size
+    return packed
 
 
 def assign_nearest(x: np.ndarray, packed: PackedCenters) -> tuple[npt.NDArray[np.int32], np.ndarray]:
@@ -194,7 +225,7 @@ def project_rows(x: np.ndarray, axes: np.ndarray, *, threads: int = 1) -> np.nda
 def pack_axes(axes: np.ndarray) -> PackedCenters:
     """Prepare axes, [d, m], for `project_packed`."""
     packed = pack_centers(np.ascontiguousarray(axes.T))
-    return packed._replace(norms=np.zeros_like(packed.norms))
+    return packed.with_norms(np.zeros_like(packed.norms))
 
 
 def project_packed(x: np.ndarray, packed: PackedCenters, *, threads: int = 1) -> np.ndarray:
@@ -207,7 +238,7 @@ def project_packed(x: np.ndarray, packed: PackedCenters, *, threads: int = 1) ->
 
 def rows_argument(x: np.ndarray, packed: PackedCenters) -> tuple[np.ndarray, np.ndarray]:
     """Return checked rows, and those behind the last whole tile padded to one with zeros."""
-    x = read_argument(x, "x", packed.panels.dtype.name, (None, packed.n_dims))
+    x = read_argument(x, "x", packed.dtype.name, (None, packed.n_dims))
     n, rows = len(x), packed.tile[0]
     tail = np.zeros((rows, packed.n_dims), x.dtype)
     tail[: n % rows] = x[n - n % rows :]
@@ -226,23 +257,33 @@ def _choose_tile(k: int, lanes: int) -> tuple[int, int]:
 
 
 @jit
-def _pack(centers, panels, norms):
+def _pack(centers, panels):
     k, d = centers.shape
     n_panels, _, width = panels.shape
     for p in range(n_panels):
         for lane in range(width):
             j = p * width + lane
-            square = 0.0
             if j < k:
                 for i in range(d):
-                    value = centers[j, i]
-                    panels[p, i, lane] = value
-                    square += np.float64(value) * np.float64(value)
-                norms[j] = square
+                    panels[p, i, lane] = centers[j, i]
             else:
                 for i in range(d):
                     panels[p, i, lane] = 0.0
-                norms[j] = np.inf
+
+
+@jit
+def _square_lengths(centers, norms):
+    k, d = centers.shape
+    for start in range(0, k, 4):  # side by side, since each sum waits for itself
+        last = k - 1
+        a, b, c, e = start, min(start + 1, last), min(start + 2, last), min(start + 3, last)
+        total_a = total_b = total_c = total_e = 0.0
+        for i in range(d):
+            total_a += np.float64(centers[a, i]) * np.float64(centers[a, i])
+            total_b += np.float64(centers[b, i]) * np.float64(centers[b, i])
+            total_c += np.float64(centers[c, i]) * np.float64(centers[c, i])
+            total_e += np.float64(centers[e, i]) * np.float64(centers[e, i])
+        norms[e], norms[c], norms[b], norms[a] = total_e, total_c, total_b, total_a
 
 
 @once

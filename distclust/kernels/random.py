@@ -45,6 +45,27 @@ def hash_rows(row_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
     return hashes
 
 
+def count_below(row_ids: npt.NDArray[np.int64], limit: int) -> int:
+    """Return how many rows, given in the order of their hashes, have a hash below a limit.
+
+    Parameters
+    ----------
+    row_ids : int64 [n]
+        Ascending by `hash_rows`.
+    limit : int
+        0 ... 2**64.
+
+    Examples
+    --------
+    >>> ids = np.arange(100)
+    >>> count_below(ids[np.argsort(hash_rows(ids))], 1 << 63)
+    44
+    """
+    if limit >= 1 << 64:
+        return len(row_ids)
+    return int(_count_below(read_argument(row_ids, "row_ids", "int64", (None,)), np.uint64(limit)))
+
+
 def uniform(seed: int, stage: int, row_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Return a uniform number in [0, 1) for each row.
 
@@ -99,6 +120,18 @@ def mix(z):
 def _hash_rows(row_ids, hashes):
     for i in range(row_ids.shape[0]):
         hashes[i] = mix(np.uint64(row_ids[i]) + U_GAMMA)
+
+
+@jit
+def _count_below(row_ids, limit):
+    low, high = 0, row_ids.shape[0]
+    while low < high:
+        middle = (low + high) // 2
+        if mix(np.uint64(row_ids[middle]) + U_GAMMA) < limit:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @jit

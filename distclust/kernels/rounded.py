@@ -85,7 +85,8 @@ def round_rows(x: np.ndarray, head: HeadAxes | None = None, known: RoundedRows |
     h = x.shape[1] if head is None else head.axes.shape[1]
     if h > MOST_WIDTH:
         raise ValueError(f"rows have {h} values; at most {MOST_WIDTH} are rounded.")
-    rounded = RoundedRows(np.zeros((n, padded_width(h)), np.int8), np.empty((n, len(FLOATS)), np.float32))
+    rounded = RoundedRows(np.empty((n, padded_width(h)), np.int8), np.empty((n, len(FLOATS)), np.float32))
+    rounded.values[:, h:] = 0
     done = 0
     if known is not None:
         done = len(known.values)

@@ -83,8 +83,8 @@ class CenterSet:
 
     @cached_property
     def packed(self) -> PackedCenters:
-        """The centres as the kernels want them; never travels."""
-        return pack_centers(self.rows)
+        """The centres as the kernels want them; never travels. Where a screen is enough, only their lengths."""
+        return pack_centers(self.rows, later=True)
 
     @cached_property
     def screened(self) -> ScreenedCenters | None:

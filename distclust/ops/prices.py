@@ -69,7 +69,7 @@ class PricedCenters:
         packed = pack_centers(self.rows)
         norms = packed.norms.astype(np.float64)
         norms[: len(self)] -= self.prices
-        return packed._replace(norms=norms.astype(packed.norms.dtype))
+        return packed.with_norms(norms.astype(packed.norms.dtype))
 
     def priced(self, block: Block, context: StepContext) -> Ints32:
         """Return the place of every row by prices alone, k for no cluster; remembered as advisory state."""

@@ -25,7 +25,7 @@ from distclust.engines.protocol import Engine, Pinned, StepContext
 from distclust.engines.sampled import ALL_ROWS
 from distclust.errors import DataError, UsageError, unknown_name
 from distclust.kernels.heads import HeadAxes
-from distclust.kernels.moments import column_sums, scan_rows
+from distclust.kernels.moments import MOST_SHORT, column_sums, scan_rows
 from distclust.kernels.nearest import has_fma
 from distclust.kernels.random import hash_rows
 from distclust.stats.extremes import KeyedRows
@@ -71,7 +71,7 @@ class ProfileStep:
         """Read a partition once."""
         width = rows.view.width
         minimum, maximum = np.full(width, np.inf), np.full(width, -np.inf)
-        sample = KeyedRows.by_hash(self.sample_rows, np.empty(0, np.int64), np.empty((0, width)), None)
+        sample = [KeyedRows.by_hash(self.sample_rows, np.empty(0, np.int64), np.empty((0, width)), None)]
         n_good, n_bad, max_weight = 0, 0, 0.0
         first_bad: BadRow | None = None
         for batch in rows.batches():
@@ -86,24 +86,25 @@ class ProfileStep:
                 first_bad = BadRow(error.where, rows.ref.offset + batch.start + at, error.message)
             if len(good):
                 max_weight = max(max_weight, 1.0 if batch.weights is None else float(batch.weights[good].max()))
-            sample = self._extend(sample, rows.ref.offset + batch.start, good, batch.values)
-        return ProfileStats(n_good, minimum, maximum, max_weight, n_bad, first_bad, sample)
+            self._extend(sample, rows.ref.offset + batch.start, good, batch.values)
+        return ProfileStats(n_good, minimum, maximum, max_weight, n_bad, first_bad, KeyedRows.join(sample))
 
     def _extend(
-        self, sample: KeyedRows, first_id: int, good: npt.NDArray[np.intp], values: npt.NDArray[Any]
-    ) -> KeyedRows:
+        self, parts: list[KeyedRows], first_id: int, good: npt.NDArray[np.intp], values: npt.NDArray[Any]
+    ) -> None:
+        """Add what may be in the sample of a batch; join the parts when they are twice as many as are wanted."""
+        if sum(len(part.keys) for part in parts) >= 2 * self.sample_rows:
+            parts[:] = [KeyedRows.join(parts)]
+        full = len(parts[0].keys) == self.sample_rows
+        below = min(self.below, int(parts[0].keys[-1])) if full else self.below
         ids = (first_id + good).astype(np.int64)
-        keys = hash_rows(ids)
-        below = min(self.below, int(sample.keys[-1]) if len(sample.keys) == self.sample_rows else ALL_ROWS)
         if below < ALL_ROWS:
-            near = keys < np.uint64(below)
+            near = hash_rows(ids) < np.uint64(below)
             ids, good = ids[near], good[near]
         if not len(ids):
-            return sample
+            return
         first = np.sort(np.argsort(hash_rows(ids), kind="stable")[: self.sample_rows])
-        return sample.merge(
-            KeyedRows.by_hash(self.sample_rows, ids[first], values[good[first]].astype(np.float64), None)
-        )
+        parts.append(KeyedRows.by_hash(self.sample_rows, ids[first], values[good[first]].astype(np.float64), None))
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,19 @@ class MomentScales:
     columns: npt.NDArray[np.float64]
     squares: npt.NDArray[np.float64]
     mass: float
+    short: bool
+    """Whether every term is short, see `distclust.kernels.moments.column_sums`."""
+
+    @classmethod
+    def of(cls, facts: _Facts, *, weighted: bool) -> MomentScales:
+        """Choose the scales."""
+        extent, most = facts.extent, facts.max_weight
+        bound = facts.n_rows * most
+        columns = scales_for(bound * extent, most * extent)
+        squares = scales_for(bound * extent**2)
+        largest = max(float((extent * columns).max()), float((extent**2 * squares).max())) * most
+        mass = scale_for(bound, most) if weighted else 1.0
+        return cls(columns, squares, mass, largest < MOST_SHORT)
 
 
 @dataclass(frozen=True)
@@ -125,7 +139,7 @@ class MomentStep:
         """Sum a block."""
         d = block.d
         sums, abs_sums, high, low = (np.zeros(d, np.int64) for _ in range(4))
-        column_sums(block.x, block.weights, scales.columns, sums, abs_sums, high, low, scales.squares)
+        column_sums(block.x, block.weights, scales.columns, sums, abs_sums, high, low, scales.squares, short=scales.short)
         mass = block.n if block.weights is None else int(np.rint(block.weights * scales.mass).astype(np.int64).sum())
         return MomentStats(block.n, mass, sums, abs_sums, high, low)
 
@@ -365,18 +379,14 @@ def profile_pass(
 
 
 def _moments_pass(engine: Engine, pinned: Pinned, facts: _Facts, view: BlockView) -> tuple[Moments, SumScales]:
-    extent, bound = facts.extent, facts.n_rows * facts.max_weight
+    extent = facts.extent
     if not np.isfinite(extent).all() or extent.max() > np.sqrt(np.finfo(np.float32).max) / 16:
         raise UsageError(
             f"Coordinates reach {float(np.max(extent)):.3g} from their mean; squared distances would overflow float32.",
             do="Scale the columns first (for example to unit variance).",
         )
     weighted = view.columns.weight is not None or facts.max_weight != 1.0
-    scales = MomentScales(
-        columns=scales_for(bound * extent, facts.max_weight * extent),
-        squares=scales_for(bound * extent**2),
-        mass=scale_for(bound, facts.max_weight) if weighted else 1.0,
-    )
+    scales = MomentScales.of(facts, weighted=weighted)
     started = time.perf_counter()
     engine.options.emit(StageStarted(stage="cache", total_rows=pinned.n_rows))
     with engine.share(scales) as shared:

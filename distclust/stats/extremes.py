@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -110,6 +111,17 @@ class KeyedRows:
     def by_hash(cls, limit: int, row_ids: Ints, rows: npt.NDArray[Any], weights: Floats | None) -> KeyedRows:
         """Build with the row hash as key: the hash-prefix sample."""
         return cls.select(limit, hash_rows(row_ids), row_ids, rows, weights)
+
+    @classmethod
+    def join(cls, parts: Sequence[KeyedRows]) -> KeyedRows:
+        """Keep the smallest keys of all parts, of which there is one at least: `merge` of many at once."""
+        if len(parts) == 1:
+            return parts[0]
+        keys, row_ids, rows, weights = (
+            np.concatenate(arrays)
+            for arrays in zip(*((part.keys, part.row_ids, part.rows, part.weights) for part in parts), strict=True)
+        )
+        return cls.select(parts[0].limit, keys, row_ids, rows, weights)
 
     def merge(self, other: KeyedRows) -> KeyedRows:
         """Keep the smallest keys of both."""

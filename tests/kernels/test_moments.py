@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distclust.kernels.moments import NON_FINITE, OK, ZERO_ROW, column_sums, scan_rows, write_rows
+from distclust.kernels.moments import MOST_SHORT, NON_FINITE, OK, ZERO_ROW, column_sums, scan_rows, write_rows
 from tests.kernels import oracles
 
 FLOATS = ("float32", "float64")
@@ -142,12 +142,13 @@ class TestWriteRows:
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(("n", "d"), SHAPES)
-def test_column_sums_twin(n: int, d: int, dtype: str, weighted: bool) -> None:
+@pytest.mark.parametrize("short", [False, True])
+def test_column_sums_twin(n: int, d: int, dtype: str, weighted: bool, short: bool) -> None:
     x = raw_rows(n, d, dtype)
     weights = np.random.default_rng(1).random(n) if weighted else None
     scales, sq_scales = np.full(d, 2.0**30), np.full(d, 2.0**25)
     sums, abs_sums, sq_hi, sq_lo = (np.full(d, 3, np.int64) for _ in range(4))
-    column_sums(x, weights, scales, sums, abs_sums, sq_hi, sq_lo, sq_scales)
+    column_sums(x, weights, scales, sums, abs_sums, sq_hi, sq_lo, sq_scales, short=short)
     terms = oracles.terms(x, weights, scales)
     wide = x.astype(np.float64)
     squares = wide * wide if weights is None else weights[:, None] * wide * wide
@@ -156,3 +157,13 @@ def test_column_sums_twin(n: int, d: int, dtype: str, weighted: bool) -> None:
     np.testing.assert_array_equal(abs_sums, 3 + np.abs(terms).sum(axis=0))
     np.testing.assert_array_equal(sq_hi, 3 + high.sum(axis=0))
     np.testing.assert_array_equal(sq_lo, 3 + low.sum(axis=0))
+
+
+def test_short_terms_up_to_their_limit() -> None:
+    """The largest terms that are short, of both signs, in whole groups of rows and behind them."""
+    x = np.array([[1.0], [-1.0], [0.75], [1 - 2.0**-51], [-(1 - 2.0**-40)]])
+    scales = np.array([MOST_SHORT])
+    plain, short = ([np.zeros(1, np.int64) for _ in range(4)] for _ in range(2))
+    column_sums(x, None, scales, *plain, scales)
+    column_sums(x, None, scales, *short, scales, short=True)
+    assert [int(total[0]) for total in short] == [int(total[0]) for total in plain]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distclust.kernels.random import hash_rows, uniform
+from distclust.kernels.random import count_below, hash_rows, uniform
 from tests.kernels import oracles
 
 IDS = np.asarray([0, 1, 2, 3, 10**9, 2**62, -1], np.int64)
@@ -78,3 +78,12 @@ def test_a_number_belongs_to_its_row() -> None:
 def test_keys_beyond_64_bits_are_refused(seed: int, stage: int) -> None:
     with pytest.raises(ValueError, match=r"0 to 2\*\*64 - 1 is allowed"):
         uniform(seed, stage, IDS)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 1000])
+def test_counting_rows_below_a_hash(n: int) -> None:
+    ids = np.arange(n)
+    ids = ids[np.argsort(hash_rows(ids))]
+    hashes = [int(value) for value in hash_rows(ids)]
+    limits = [0, 1, 1 << 63, (1 << 64) - 1, 1 << 64, *hashes[:3], *(value + 1 for value in hashes[-3:])]
+    assert [count_below(ids, limit) for limit in limits] == [sum(h < limit for h in hashes) for limit in limits]

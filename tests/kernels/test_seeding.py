@@ -48,7 +48,7 @@ def test_no_row_is_chosen_twice_and_rows_of_no_weight_never() -> None:
 def by_table(rows: np.ndarray, weights: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """Choose by the table of all products, as `choose_by_table` asks for it."""
     packed = pack_centers(rows)
-    products = distance_table(rows, packed._replace(norms=np.zeros_like(packed.norms)))
+    products = distance_table(rows, packed.with_norms(np.zeros_like(packed.norms)))
     return choose_by_table(rows, products, packed.norms[: len(rows)], row_sqnorm(rows), weights, draws)
 
 

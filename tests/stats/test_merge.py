@@ -175,3 +175,13 @@ def test_large_sums_do_not_lie_side_by_side(monkeypatch: pytest.MonkeyPatch) -> 
     four = three.merge(parts[3])
     assert len(four.parts) == 1
     assert same(four.sums, three.sums.merge(parts[3].sums))
+
+
+@given(st.integers(0, 2**32), st.integers(1, 6))
+def test_parts_joined_at_once_are_parts_merged(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    parts = [keyed_rows(rng, 100 * number) for number in range(count)]
+    merged = reduce(KeyedRows.merge, parts)
+    joined = KeyedRows.join([parts[at] for at in rng.permutation(count)])
+    for name in ("limit", "keys", "row_ids", "rows", "weights"):
+        np.testing.assert_array_equal(getattr(joined, name), getattr(merged, name))
