@@ -150,7 +150,7 @@ def _climb(data: PreparedData, config: KMeansConfig, samples: Samples, state: Ll
         stage = "lloyd" if rung.is_full else "sample"
         if rung.is_full and far != PLAIN and not state.iteration:
             state = replace(state, squares=data.moments.sum_squares)
-        lists = list_plan(first=state.rung == 0, full=rung.is_full) if listed else None
+        plan = list_plan(first=state.rung == 0, full=rung.is_full, labels=config.compute_labels)
         try:
             state = run_lloyd(
                 part,
@@ -158,7 +158,7 @@ def _climb(data: PreparedData, config: KMeansConfig, samples: Samples, state: Ll
                 settings,
                 state,
                 stride=far,
-                lists=lists,
+                lists=plan if listed else None,
                 bounds=rung.is_full,  # few passes over a sample do not repay making them
                 checkpoint=saver.after_pass,
                 stage=stage,

@@ -60,6 +60,9 @@ class KMeansConfig:
         ``two-level`` clusters within about sqrt(k) cells, then lets rows cross their borders: for very many clusters,
         see `distclust.algorithms.two_level`. ``auto`` takes it from 20 000 clusters on, unless centres are given as
         ``init`` or ``n_init`` is above 1.
+    compute_labels : bool, default=True
+        Whether labels are wanted. Without, a fit whose passes look at lists of near centres ends without the pass over
+        all centres that proves labels; its centres are the same unless that pass would have found that it has to go on.
     """
 
     n_clusters: int
@@ -74,12 +77,15 @@ class KMeansConfig:
     fit_mode: FitMode = "auto"
     algorithm: AlgorithmName = "auto"
     strategy: StrategyName = "auto"
+    compute_labels: bool = True
 
     def __post_init__(self) -> None:
         for name, least in (("n_clusters", 1), ("max_iter", 1), ("n_init", 1), ("seed", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
                 raise UsageError(f"{name} == {value!r}, must be an integer of at least {least}.")
+        if not isinstance(self.compute_labels, bool | np.bool_):
+            raise UsageError(f"compute_labels == {self.compute_labels!r}, must be True or False.")
         if self.seed >= 2**64:
             raise UsageError(f"seed == {self.seed!r}, must be below 2**64.")
         for name in ("tol", "rtol"):

@@ -219,11 +219,14 @@ class ListPlan:
     passes : tuple of int
         Most passes by the lists of the first, second and so on anchor, the last for all later ones. An anchor is a pass
         that makes lists.
+    full : bool
+        Whether the passes are over all rows: on a sample lists may miss what the centres could still gain.
     confirm : bool
         Whether the last pass must prove which centres are nearest.
     """
 
     passes: tuple[int, ...]
+    full: bool
     confirm: bool
 
 
@@ -428,7 +431,6 @@ def _iterate(
     seconds = time.perf_counter() - started
     n = data.moments.n_rows
     entry = Iteration(state.iteration + 1, inertia, update.shift, stats.moved, reassigned, seconds, n)
-    # Lists may miss what the centres could still gain; of a sample that is no loss.
     finished = ends == "done" and (anchor is None or memory.lists is None or not memory.lists.confirm)
     if finished and kind == "last":
         new = state.centers
@@ -479,7 +481,7 @@ def _ends(
     # Rows that keep their labels prove a fixed point only under centres that were means.
     settled = moved == 0 and memory.stride == PLAIN
     # A pass by lists costs little, and what follows it much.
-    rtol = config.rtol * (LIST_RTOL if kind == "lists" and memory.lists is not None and memory.lists.confirm else 1.0)
+    rtol = config.rtol * (LIST_RTOL if kind == "lists" and memory.lists is not None and memory.lists.full else 1.0)
     slow = state.iteration > 0 and gain < rtol * state.inertia and not risen
     return "done" if settled or shift <= threshold or slow else "risen" if risen else ""
 

@@ -112,7 +112,7 @@ def takes_lists(n: int, d: int, dtype: str, config: KMeansConfig, n_clusters: in
     return fits and stride(n, config) != PLAIN
 
 
-def list_plan(*, first: bool, full: bool) -> ListPlan:
+def list_plan(*, first: bool, full: bool, labels: bool) -> ListPlan:
     """Return which passes look at lists.
 
     Parameters
@@ -121,8 +121,10 @@ def list_plan(*, first: bool, full: bool) -> ListPlan:
         Whether centres are seeds, which still go far.
     full : bool
         Whether all rows take part.
+    labels : bool
+        Whether labels are wanted, and so the pass over all centres that proves them.
     """
-    return ListPlan(PASSES_FROM_SEEDS if first else PASSES_WHEN_SETTLED, confirm=full)
+    return ListPlan(PASSES_FROM_SEEDS if first else PASSES_WHEN_SETTLED, full, confirm=full and labels)
 
 
 def seeding_rung(n: int, config: KMeansConfig) -> Rung:

@@ -42,7 +42,11 @@ def plan_partitions(source: Source, target_bytes: int, min_partitions: int = 1) 
     if target_bytes < 1 or min_partitions < 1:
         raise UsageError(f"target_bytes is {target_bytes}, min_partitions {min_partitions}; both must be 1 or more.")
     rows_by_bytes = max(1, target_bytes // (4 * source.width))
-    most_rows = min(rows_by_bytes, max(MIN_ROWS, source.n_rows // min_partitions))
+    # The fewest rows that make so many runs of about equal length, not one run more.
+    even = -(-source.n_rows // min_partitions)
+    if even and -(-source.n_rows // even) < min_partitions:
+        even = source.n_rows // min_partitions
+    most_rows = min(rows_by_bytes, max(MIN_ROWS, even))
     refs: list[PartitionRef] = []
     offset, index = 0, count()
     for file in source.files:

@@ -54,6 +54,9 @@ class KMeans(CenterEstimator):
         ``two-level`` clusters inside about sqrt(n_clusters) cells, for very many clusters; ``auto`` does so from 20 000
         on. It groups rows through files in scratch. Above 50 000 clusters rows are labelled by the nearest centre of
         the nearest 16 cells.
+    compute_labels : bool, default=True
+        Whether `fit` labels its rows when the centres are found, as scikit-learn's `MiniBatchKMeans` has it. Without,
+        it ends a pass or two earlier; `predict` labels rows later, these or others.
     metric : {"euclidean", "cosine"}, default="euclidean"
         ``cosine`` is spherical k-means.
     precision : {"float32", "float64"}, default="float32"
@@ -72,11 +75,12 @@ class KMeans(CenterEstimator):
     cluster_centers_ : (n_clusters, n_features) array
         float64 for float64 and large integer input, else float32.
     labels_ : (n_samples,) int32 array
-        Cluster of every row of the training data.
+        Cluster of every row of the training data. Not with ``compute_labels=False``.
     inertia_ : float
-        Sum of weighted squared distances to the final centres, exact in float64.
+        Sum of weighted squared distances to the final centres, exact in float64. With ``compute_labels=False`` that of
+        the last pass: to the centres that it began with.
     counts_ : (n_clusters,) float64 array
-        Rows of each cluster, or their weights: what `partial_fit` goes on from.
+        Rows of each cluster, or their weights: what `partial_fit` goes on from. Not with ``compute_labels=False``.
     n_iter_ : int
         Full passes of the kept initialisation.
     n_steps_ : int
@@ -120,6 +124,7 @@ class KMeans(CenterEstimator):
         fit_mode: FitMode = "auto",
         algorithm: AlgorithmName = "auto",
         strategy: StrategyName = "auto",
+        compute_labels: bool = True,
         metric: Metric = "euclidean",
         precision: Literal["float32", "float64"] = "float32",
         random_state: int | np.random.RandomState | None = None,
@@ -136,6 +141,7 @@ class KMeans(CenterEstimator):
         self.fit_mode = fit_mode
         self.algorithm = algorithm
         self.strategy = strategy
+        self.compute_labels = compute_labels
         self.metric = metric
         self.precision = precision
         self.random_state = random_state
@@ -190,19 +196,36 @@ class KMeans(CenterEstimator):
                 result: KMeansResult = self._fit_two_level(engine, data, config)
             else:
                 result = fit_kmeans(engine, data, config)
-            rule = self._routed(result.centers)
-            self.labels_ = predict(engine, data.pinned, rule or result.centers)
-            stats = assign(engine, data, result.centers, rule=rule)
-            self.inertia_ = stats.inertia.total()
-            self.counts_ = stats.counts.astype(np.float64)
-            if source.columns.weight is not None:
-                self.counts_ = cluster_masses(engine, data, rule or result.centers, len(result.centers))
+            self._forget()
+            self.inertia_ = result.history[-1].inertia
+            if self.compute_labels:
+                self._label(engine, data, result)
         self.n_iter_ = result.n_iter
         self.n_steps_ = 0
         self.history_ = [vars(entry) for entry in result.history]
         self._remember(result.vectors, data.offset)
-        self._running = RunningCenters(result.vectors.astype(np.float64), self.counts_)
         return self
+
+    def _forget(self) -> None:
+        """Drop what an earlier fit or batch has left and a fit without labels does not replace."""
+        for name in ("labels_", "counts_", "_running"):
+            if hasattr(self, name):
+                delattr(self, name)
+
+    def _label(self, engine: Engine, data: PreparedData, result: KMeansResult) -> None:
+        rule = self._routed(result.centers)
+        self.labels_ = predict(engine, data.pinned, rule or result.centers)
+        stats = assign(engine, data, result.centers, rule=rule)
+        self.inertia_ = stats.inertia.total()
+        self.counts_ = stats.counts.astype(np.float64)
+        if data.source.columns.weight is not None:
+            self.counts_ = cluster_masses(engine, data, rule or result.centers, len(result.centers))
+        self._running = RunningCenters(result.vectors.astype(np.float64), self.counts_)
+
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> npt.NDArray[np.int32]:
+        """Find the clusters and return the labels of the rows, also with ``compute_labels=False``; see `fit`."""
+        self.fit(X, sample_weight=sample_weight)
+        return self.labels_ if self.compute_labels else self.predict(X)
 
     def partial_fit(
         self,
@@ -235,7 +258,8 @@ class KMeans(CenterEstimator):
         Raises
         ------
         UsageError
-            The first batch has fewer rows than clusters, or a later one another width.
+            The first batch has fewer rows than clusters, or a later one another width; or the centres are of a fit with
+            ``compute_labels=False``.
         DataError
             The first batch has fewer distinct rows than clusters.
 
@@ -257,6 +281,11 @@ class KMeans(CenterEstimator):
         [3.0, 3.0]
         """
         first = not hasattr(self, "_running")
+        if first and hasattr(self, "cluster_centers_"):
+            raise UsageError(
+                "the fit computed no labels, so that it is not known how many rows each centre stands for.",
+                do="Fit with compute_labels=True, or begin a stream with init=model.cluster_centers_.",
+            )
         config = self._config() if first else None
         names = RowColumns(column, columns, weight_column=weight_column)
         X, weights = self._validated(X, sample_weight, names, reset=first)
@@ -326,6 +355,7 @@ class KMeans(CenterEstimator):
             fit_mode=self.fit_mode,
             algorithm=self.algorithm,
             strategy=self.strategy,
+            compute_labels=self.compute_labels,
             n_init=self.n_init,
             seed=seed,
             allow_fewer=True,

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from distclust.kernels._arguments import read_argument
+from distclust.kernels._arguments import read_argument, write_argument
 from distclust.kernels._emit import address
 from distclust.kernels._jit import jit, once
 from distclust.kernels._listed import nearest_listed
@@ -105,7 +105,12 @@ def _list_centers(panels, width, steps, values, squares):
 
 
 def list_near(
-    x: np.ndarray, packed: PackedCenters, screened: ScreenedCenters | None, rounded: RoundedRows | None = None
+    x: np.ndarray,
+    packed: PackedCenters,
+    screened: ScreenedCenters | None,
+    rounded: RoundedRows | None = None,
+    *,
+    labels: npt.NDArray[np.int32] | None = None,
 ) -> npt.NDArray[np.uint16]:
     """Return for every row the 16 centres of lowest score, in the order of their numbers.
 
@@ -118,6 +123,9 @@ def list_near(
         As `screen_centers` gives them ``anywhere``; where that is None, the scores of the plain kernel decide.
     rounded : RoundedRows, optional
         What `round_rows` gives for ``x`` and the axes of ``screened``, where it is known.
+    labels : int32 [n], optional
+        Takes the centre of lowest score of each row, the lowest one among equals: what `assign_listed` finds on these
+        lists under the same centres.
 
     Returns
     -------
@@ -136,13 +144,16 @@ def list_near(
         raise ValueError(f"there are {k} centres; lists are made of {MINIMA} to {MOST_CENTERS}.")
     x = read_argument(x, "x", "float32", (None, packed.n_dims))
     lists = np.empty((len(x), LISTED), np.uint16)
+    found = np.empty(0, np.int32) if labels is None else write_argument(labels, "labels", "int32", (len(x),))
     if screened is not None:
-        _by_bytes(rounded or round_rows(x, screened.head), screened, lists, np.empty(0, np.float32))
+        _by_bytes(rounded or round_rows(x, screened.head), screened, lists, found, np.empty(0, np.float32))
         return lists
     for at in range(0, len(x), _CHUNK_ROWS):
         some = slice(at, at + _CHUNK_ROWS)
         nearest = np.argsort(distance_table(x[some], packed), axis=1, kind="stable")
         lists[some] = np.sort(nearest[:, :LISTED], axis=1)
+        if labels is not None:
+            labels[some] = nearest[:, 0]
     return lists
 
 
@@ -179,9 +190,8 @@ def nearest_roughly(
     """
     x = read_argument(x, "x", "float32", (None, screened.packed.n_dims))
     rounded = rounded or round_rows(x, screened.head)
-    labels, scores = np.empty((len(x), 1), np.int32), np.empty(len(x), np.float32)
-    _by_bytes(rounded, screened, labels, scores)
-    found = labels[:, 0]
+    found, scores = np.empty(len(x), np.int32), np.empty(len(x), np.float32)
+    _by_bytes(rounded, screened, np.empty((len(x), 0), np.uint16), found, scores)
     with np.errstate(over="ignore", invalid="ignore"):  # of rows too long to be rounded
         return found, np.maximum(
             scores + rounded.floats[:, SQUARE] + (listed.squares - listed.norms)[found], np.float32(0)
@@ -225,9 +235,14 @@ def assign_listed(rounded: RoundedRows, centers: ListedCenters, lists: npt.NDArr
 
 
 def _by_bytes(
-    rounded: RoundedRows, centers: ScreenedCenters, out: npt.NDArray[Any], lowest: npt.NDArray[np.float32]
+    rounded: RoundedRows,
+    centers: ScreenedCenters,
+    lists: npt.NDArray[np.uint16],
+    labels: npt.NDArray[np.int32],
+    lowest: npt.NDArray[np.float32],
 ) -> None:
-    rounded = rounded_argument(rounded, len(out), centers.width)
+    """Fill in what is wanted, and has room for all rows: lists of centres, the nearest ones, their scores."""
+    rounded = rounded_argument(rounded, len(lists), centers.width)
     width, tile = len(centers.norms), _WIDE_ROWS if machine().wide else _NARROW_ROWS
     block = max(1, min(_MOST_BLOCK_ROWS, _SCORE_BYTES // (4 * width)) // tile) * tile
     room = (
@@ -239,16 +254,18 @@ def _by_bytes(
         np.empty(width + CANDIDATE_LANES, np.int32),
         np.empty(MINIMA + 2, np.float32),
     )
-    kernel = _near_kernel(out.dtype.name, tile)
-    kernel(*rounded, last_rows(rounded, tile), centers.panels, centers.floats, *room, out, lowest)
+    out = lists, labels, lowest
+    _near_kernel(tile)(*rounded, last_rows(rounded, tile), centers.panels, centers.floats, *room, *out)
 
 
 @once
-def _near_kernel(dtype: str, tile: int) -> Any:
+def _near_kernel(tile: int) -> Any:
     byte_scores = make_byte_scores(tile, _VECTORS)
 
-    @jit(name=f"near_{dtype}_{tile}")
-    def near(values, sizes, tail, panels, floats, scores, turns, row_sums, found, lows, chosen, minima, out, lowest):
+    @jit(name=f"near_{tile}")
+    def near(
+        values, sizes, tail, panels, floats, scores, turns, row_sums, found, lows, chosen, minima, lists, labels, lowest
+    ):
         n, stride = values.shape
         n_panels, quads = panels.shape[0], panels.shape[1]
         block, score_stride = scores.shape
@@ -277,7 +294,13 @@ def _near_kernel(dtype: str, tile: int) -> Any:
             for r in range(rows):
                 row_at = scores_at + r * score_stride * _SIZE
                 lane_minima(row_at, width, minima_at)
-                _lowest(row_at, width, minima, found, lows, chosen, out[start + r])
+                if lists.shape[1]:
+                    nearest = _lowest(row_at, width, minima, found, lows, chosen, lists[start + r])
+                else:
+                    list_below(row_at, width, minima[MINIMA], address(found))
+                    nearest = found[0]
+                if labels.shape[0] == n:
+                    labels[start + r] = nearest
                 if lowest.shape[0] == n:
                     lowest[start + r] = minima[MINIMA]
 
@@ -286,16 +309,15 @@ def _near_kernel(dtype: str, tile: int) -> Any:
 
 @jit
 def _lowest(row_at, width, minima, found, lows, chosen, out):
-    """Choose the places of lowest scores, in order; `minima` has those of 64 lanes, then their lowest and highest.
+    """Choose the places of lowest scores, in order, and return the first of the lowest one.
 
-    Among equals at the end of the list the lowest places are taken.
+    `minima` has those of 64 lanes, then their lowest and highest. Among equals at the end of the list the lowest places
+    are taken.
     """
     wanted = out.shape[0]
     low, high, within = minima[MINIMA], minima[MINIMA + 1], MINIMA
-    if wanted == 1:
-        high = low
     for _ in range(_HALVINGS):
-        if wanted == 1 or within <= _FEW:
+        if within <= _FEW:
             break
         middle = np.float32(0.5) * (low + high)
         below = count_below(address(minima), MINIMA, middle)
@@ -304,14 +326,13 @@ def _lowest(row_at, width, minima, found, lows, chosen, out):
         else:
             low = middle
     found_at, lows_at, chosen_at = address(found), address(lows), address(chosen)
-    if wanted == 1:
-        list_below(row_at, width, high, found_at)
-        out[0] = found[0]
-        return
     count = list_values_below(row_at, width, high, found_at, lows_at)
     full = -(-count // CANDIDATE_LANES) * CANDIDATE_LANES
     for c in range(count, full):
         lows[c] = np.inf
+    nearest = 0
+    while lows[nearest] > minima[MINIMA]:
+        nearest += 1
     # The highest that so many are not above; none has it where the end of the list is among equals.
     last = np.float32(-np.inf)
     for c in range(count):
@@ -319,8 +340,9 @@ def _lowest(row_at, width, minima, found, lows, chosen, out):
     if list_below(lows_at, full, last, chosen_at) == wanted:
         for c in range(wanted):
             out[c] = found[chosen[c]]
-        return
-    _lowest_of_equals(lows, count, full, found, out)
+    else:
+        _lowest_of_equals(lows, count, full, found, out)
+    return found[nearest]
 
 
 @jit

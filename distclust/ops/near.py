@@ -44,7 +44,11 @@ class NearCenters:
         """Return the label of every row; remembered as advisory state."""
 
         def find() -> Labels:
-            lists = near_lists(block, self.anchor, context)
+            lists = _known_lists(block, self.anchor, context)
+            if lists is None:
+                lists, labels = _make_lists(block, self.anchor, context)
+                if self.anchor.tag == self.centers.tag:
+                    return labels
             rounded, listed = self.centers.rounded(block, context), self.centers.listed
             if listed is None:
                 return _assign_by_scores(block, self.centers, lists)
@@ -65,11 +69,18 @@ def _assign_by_scores(block: Block, centers: CenterSet, lists: Lists) -> Labels:
     return labels
 
 
-def near_lists(block: Block, centers: CenterSet, context: StepContext) -> Lists:
-    """Return the lists of the rows under some centres; remembered as advisory state."""
-    state, tag = context.state, f"{centers.tag}-{centers.axes_tag}"
-    lists = state.get("lists", tag)
-    if lists is None or lists.shape != (block.n, LISTED) or lists.dtype != np.uint16:
-        lists = list_near(block.x, centers.packed, centers.listing, centers.rounded(block, context))
-        state.give("lists", tag, lists)
-    return lists
+def _known_lists(block: Block, centers: CenterSet, context: StepContext) -> Lists | None:
+    lists = context.state.get("lists", _name(centers))
+    return lists if lists is not None and lists.shape == (block.n, LISTED) and lists.dtype == np.uint16 else None
+
+
+def _make_lists(block: Block, centers: CenterSet, context: StepContext) -> tuple[Lists, Labels]:
+    """Make lists and keep them as advisory state; return the labels, too, that they lead to under their own centres."""
+    labels = np.empty(block.n, np.int32)
+    lists = list_near(block.x, centers.packed, centers.listing, centers.rounded(block, context), labels=labels)
+    context.state.give("lists", _name(centers), lists)
+    return lists, labels
+
+
+def _name(centers: CenterSet) -> str:
+    return f"{centers.tag}-{centers.axes_tag}"

@@ -36,10 +36,10 @@ MAX_PARTITION_BYTES = 32 << 20
 MAX_BYTES_IN_MEMORY = 128 << 20
 """Largest blocks, and those of an engine whose tasks see the driver's memory."""
 
-PARTITIONS_PER_SLOT = 2, 4
+PARTITIONS_PER_SLOT = 1, 4
 """Least number, for even load: of an engine whose tasks see the driver's memory, and of others. More of them are more
-sums to merge: minipile, k = 200, with 2, 4, 6 and 8 partitions on 2 threads 0.39, 0.41, 0.46 and 0.47 s; 200 000 x 768,
-k = 4096: 5.8, 5.0, 5.8 and 5.6 s of processor time."""
+sums to merge and more steps to start: minipile on 2 threads, k = 200 and 1000, with 2 partitions 0.149 and 0.318 s, with
+4 0.167 and 0.357; 200 000 x 768, k = 4096, with 4 to 10 partitions the same within noise."""
 
 MIN_PARTITION_BYTES = 1 << 20
 SAMPLE_ROWS = 512
@@ -139,7 +139,8 @@ class MomentStep:
         """Sum a block."""
         d = block.d
         sums, abs_sums, high, low = (np.zeros(d, np.int64) for _ in range(4))
-        column_sums(block.x, block.weights, scales.columns, sums, abs_sums, high, low, scales.squares, short=scales.short)
+        totals = sums, abs_sums, high, low
+        column_sums(block.x, block.weights, scales.columns, *totals, scales.squares, short=scales.short)
         mass = block.n if block.weights is None else int(np.rint(block.weights * scales.mass).astype(np.int64).sum())
         return MomentStats(block.n, mass, sums, abs_sums, high, low)
 
@@ -227,8 +228,12 @@ def plan(
         Least number of partitions where there are rows enough; default: `PARTITIONS_PER_SLOT`.
     """
     in_memory, elsewhere = PARTITIONS_PER_SLOT
-    default = engine.info.slots * (in_memory if engine.info.sees_driver_memory else elsewhere)
-    return plan_partitions(source, target_bytes or partition_bytes(engine), least or default)
+    target, slots = target_bytes or partition_bytes(engine), engine.info.slots
+    if least is None and engine.info.sees_driver_memory:
+        # As many for each slot: with 5 partitions on 2 slots one waits a fifth of a pass for the other.
+        by_bytes = -(-4 * source.n_rows * source.width // target)
+        least = slots * max(in_memory, -(-by_bytes // slots))
+    return plan_partitions(source, target, least or slots * elsewhere)
 
 
 def prepare(

@@ -25,6 +25,7 @@ from distclust.kernels.rounded import round_rows
 from distclust.kernels.screened import screen_centers
 from distclust.ops import near
 from distclust.ops.assign import predict
+from distclust.ops.centers import CenterSet
 from distclust.testing.hostile import HostileEngine
 from tests.algorithms.rows import prepared, random_sizes
 from tests.algorithms.test_kmeans_bits import KINDS, adversarial, fit_bits
@@ -48,9 +49,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     def counted(name: str) -> Callable[..., Any]:
         plain = getattr(near, name)
 
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **more: Any) -> Any:
             seen[name] += 1
-            return plain(*arguments)
+            return plain(*arguments, **more)
 
         return call
 
@@ -125,7 +126,7 @@ def test_inertia_of_passes_by_lists_is_that_of_their_labels(
             config(metric=metric, rtol=1e-4),
             LloydState(rows[:K].astype(np.float64)),
             stride=progressive.FAR,
-            lists=ListPlan((2, 3), confirm=True),
+            lists=ListPlan((2, 3), full=True, confirm=True),
             checkpoint=after.append,
         )
     seen = 0
@@ -154,6 +155,25 @@ def test_labels_of_the_last_pass_serve_the_result(
         assert result.converged
         monkeypatch.setattr("distclust.ops.centers.assign_labels", lambda *_: pytest.fail("labels were found again"))
         assert len(predict(engine, data.pinned, result.centers)) == 6000
+
+
+@pytest.mark.parametrize("rtol", [5e-2, 1e-2, 1e-3])
+def test_without_labels_a_fit_ends_at_the_same_centres_a_pass_earlier(
+    rtol: float, engine: Engine, calls: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with prepared(engine, blobs()) as data:
+        whole = fit_kmeans(engine, data, config(rtol=rtol))
+        proven: list[str] = []
+        nearest = CenterSet.nearest
+        monkeypatch.setattr(CenterSet, "nearest", lambda *given: proven.append("pass") or nearest(*given))
+        ended = fit_kmeans(engine, data, config(rtol=rtol, compute_labels=False))
+    assert whole.converged
+    assert ended.converged
+    assert calls["assign_listed"]
+    assert not proven
+    assert ended.vectors.tobytes() == whole.vectors.tobytes()
+    assert ended.centers.tag == whole.centers.tag
+    assert ended.n_iter == whole.n_iter - 1
 
 
 def test_inertia_is_that_of_passes_over_all_centres(
@@ -228,7 +248,7 @@ def test_lists_are_made_anew_as_planned(engine: Engine, calls: Counter[str]) -> 
     X = blobs()
     with prepared(engine, X) as data:
         state = LloydState(X[:K].astype(np.float64) - data.offset)
-        plan, kinds = ListPlan((1, 3), confirm=True), []
+        plan, kinds = ListPlan((1, 3), full=True, confirm=True), []
         run_lloyd(
             engine,
             data,
@@ -267,7 +287,7 @@ def test_an_empty_cluster_waits_until_the_next_pass_is_over_all_centres(
             data,
             config(max_iter=passes + 2, rtol=0.0, tol=0.0),
             LloydState(seeds, anchor=seeds, anchors=1, next_pass="lists"),
-            lists=ListPlan((passes, 3), confirm=True),
+            lists=ListPlan((passes, 3), full=True, confirm=True),
             checkpoint=after.append,
         )
     assert [state.next_pass for state in after[:passes]] == ["lists"] * (passes - 1) + ["anchor"]
@@ -283,7 +303,7 @@ def test_a_fit_that_ends_by_max_iter_leaves_no_cluster_empty(passes: int, engine
         seeds = X[:K].astype(np.float64) - data.offset
         seeds[5] = 1e3
         settings = config(max_iter=passes, rtol=0.0, tol=0.0)
-        found = run_lloyd(engine, data, settings, LloydState(seeds), lists=ListPlan((3,), confirm=True))
+        found = run_lloyd(engine, data, settings, LloydState(seeds), lists=ListPlan((3,), full=True, confirm=True))
     assert found.iteration == passes
     assert not found.empty
     assert found.history[-1].reassigned == 1

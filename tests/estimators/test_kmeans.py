@@ -139,6 +139,26 @@ def test_clone_pickle_set_output_and_feature_names(blobs: np.ndarray) -> None:
         clone(km).predict(frame)
 
 
+def test_without_labels_the_same_centres(blobs: np.ndarray) -> None:
+    labelled = KMeans(3, random_state=0, engine="local[1]").fit(blobs)
+    km = KMeans(3, random_state=0, engine="local[1]", compute_labels=False)
+    assert km.fit_predict(blobs).tobytes() == labelled.labels_.tobytes()
+    assert km.cluster_centers_.tobytes() == labelled.cluster_centers_.tobytes()
+    assert km.inertia_ == km.history_[-1]["inertia"] >= labelled.inertia_ * (1 - 1e-12)
+    for name in ("labels_", "counts_"):
+        assert not hasattr(km, name)
+    with pytest.raises(UsageError, match=r"computed no labels.*how many rows each centre.*compute_labels=True"):
+        km.partial_fit(blobs)
+    # What an earlier fit has left must not be taken for this one's.
+    labelled.set_params(compute_labels=False).fit(blobs)
+    assert not hasattr(labelled, "labels_")
+    with pytest.raises(UsageError, match="computed no labels"):
+        labelled.partial_fit(blobs)
+    assert km.set_params(compute_labels=True).fit(blobs).partial_fit(blobs).n_steps_ == 1
+    with pytest.raises(UsageError, match=r"compute_labels == 'no', must be True or False"):
+        KMeans(3, compute_labels="no").fit(blobs)  # type: ignore[arg-type]
+
+
 def test_clone_keeps_a_live_engine(blobs: np.ndarray) -> None:
     with LocalEngine(1) as engine:
         km = clone(KMeans(3, engine=engine, random_state=0))

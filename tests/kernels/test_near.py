@@ -129,6 +129,20 @@ def check_roughly(x: np.ndarray, found: ScreenedCenters, known: RoundedRows | No
     return labels
 
 
+def lists_of(
+    x: np.ndarray, packed: PackedCenters, found: ScreenedCenters | None, known: RoundedRows | None = None
+) -> np.ndarray:
+    """Return lists, and check the labels that come with them: those that the lists lead to."""
+    labels = np.full(len(x), -9, np.int32)
+    lists = list_near(x, packed, found, known, labels=labels)
+    table = distance_table(x, packed) if found is None else byte_scores(x, found)
+    np.testing.assert_array_equal(labels, table.argmin(axis=1))
+    if found is not None:
+        own = known or round_rows(x, found.head)
+        np.testing.assert_array_equal(assign_listed(own, listed_centers(found), lists), labels)
+    return lists
+
+
 def check_lists(lists: np.ndarray, table: np.ndarray) -> int:
     """Check lists against a table of scores; return how many rows have no tie at the end of the list."""
     assert lists.shape == (len(table), LISTED)
@@ -191,8 +205,8 @@ class TestLists:
         rng = np.random.default_rng(k)
         x, centers = rng.normal(size=(61, 64)).astype(np.float32), rng.normal(size=(k, 64)).astype(np.float32)
         packed, found = rounded(centers, head=None if h is None else turned(rng, 64, h))
-        assert check_lists(list_near(x, packed, found), byte_scores(x, found)) > 55
-        assert check_lists(list_near(x, packed, None), distance_table(x, packed)) == 61
+        assert check_lists(lists_of(x, packed, found), byte_scores(x, found)) > 55
+        assert check_lists(lists_of(x, packed, None), distance_table(x, packed)) == 61
 
     def test_name_the_last_of_the_most_centres(self) -> None:
         rng = np.random.default_rng(0)
@@ -214,7 +228,7 @@ class TestLists:
         x, centers = (rng.normal(size=(m, 48)).astype(np.float32) for m in (4133, 64))
         packed, found = rounded(centers, head=None if h is None else turned(rng, 48, h))
         known = round_rows(x, found.head) if given_rows else None
-        assert check_lists(list_near(x, packed, found, known), byte_scores(x, found)) > 4000
+        assert check_lists(lists_of(x, packed, found, known), byte_scores(x, found)) > 4000
         check_roughly(x, found, known)
 
     @pytest.mark.parametrize(("n", "d", "k"), [(0, 3, 64), (1, 1, 64), (40, 5, 200), (4133, 2, 65)])
@@ -222,7 +236,7 @@ class TestLists:
         rng = np.random.default_rng(n)
         x, centers = (rng.normal(size=(m, d)).astype(np.float32) for m in (n, k))
         packed = pack_centers(centers)
-        assert check_lists(list_near(x, packed, None), distance_table(x, packed)) >= 0.99 * n
+        assert check_lists(lists_of(x, packed, None), distance_table(x, packed)) >= 0.99 * n
 
     @pytest.mark.parametrize("h", [None, 16])
     def test_given_rounded_rows_decide(self, h: int | None) -> None:
@@ -306,7 +320,7 @@ class TestTies:
             centers[same] = centers[same[0]]
             packed, found = rounded(centers)
             x = centers[same[:1]]
-            check_lists(list_near(x, packed, found), byte_scores(x, found))
+            check_lists(lists_of(x, packed, found), byte_scores(x, found))
 
     def test_of_the_last_on_a_list(self) -> None:
         rng = np.random.default_rng(1)
@@ -318,19 +332,19 @@ class TestTies:
         table = byte_scores(x, found)
         ordered = np.sort(table, axis=1)
         assert (ordered[:, LISTED - 1] == ordered[:, LISTED]).sum() > 20
-        check_lists(list_near(x, packed, found), table)
+        check_lists(lists_of(x, packed, found), table)
 
     @pytest.mark.parametrize("x", [np.zeros((3, 48), np.float32), np.ones((3, 48), np.float32)])
     def test_of_all_centres(self, x: np.ndarray) -> None:
         packed, found = rounded(np.ones((97, 48), np.float32))
-        check_lists(list_near(x, packed, found), byte_scores(x, found))
+        check_lists(lists_of(x, packed, found), byte_scores(x, found))
         assert check_roughly(x, found).tolist() == [0, 0, 0]
 
     def test_without_rounded_centres(self) -> None:
         rng = np.random.default_rng(2)
         x, centers = (rng.integers(-2, 3, (m, 3)).astype(np.float32) for m in (90, 200))
         packed = pack_centers(centers)
-        assert check_lists(list_near(x, packed, None), distance_table(x, packed)) < 80
+        assert check_lists(lists_of(x, packed, None), distance_table(x, packed)) < 80
 
 
 class TestRoughly:
