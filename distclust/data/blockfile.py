@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from distclust.kernels.aligned import aligned_empty
+
 VERSION = 1
 _MAGIC = "distclust-block"
 _HEADER_BYTES = 4096
@@ -74,7 +76,7 @@ class Rows:
     def empty(cls, layout: Layout) -> Rows:
         """Return arrays in memory with room for all rows."""
         return cls(
-            np.empty((layout.capacity, layout.width), layout.dtype),
+            aligned_empty((layout.capacity, layout.width), layout.dtype),
             np.empty(layout.capacity, np.int64),
             np.empty(layout.capacity) if layout.weighted else None,
         )

@@ -1,4 +1,6 @@
-"""Terms of the column sums of one row, vectorised: ``fma(a, b, M)``, with M = 1.5 * 2^52, is M plus the product rounded
+"""Rows on their way into a block, and the terms of their column sums, vectorised.
+
+Terms need no conversion: ``fma(a, b, M)``, with M = 1.5 * 2^52, is M plus the product rounded
 to an integer, and its bits, as an integer, are added; what M put in is taken off at the end.
 """
 
@@ -11,13 +13,19 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from distclust.kernels._emit import I64, Emitter
+from distclust.kernels._emit import I32, I64, Emitter
 from distclust.kernels._rows import widened
 
 MAGIC = 1.5 * 2.0**52
 MAGIC_BITS = 0x4338 << 48
 
+INFINITE_BITS = 0x7F800000
+"""Bits of infinity in float32; those of numbers are below, of NaN above."""
+
+_MAGNITUDE = 0x7FFFFFFF
 _LANES = 8
+_WRITTEN = 16
+"""Values written at once: a whole cache line, where rows begin at one."""
 
 
 def make_add_moments(dtype: str, rows: int, low_part: float) -> Any:
@@ -84,3 +92,45 @@ def make_add_moments(dtype: str, rows: int, low_part: float) -> Any:
         return types.void(*[types.int64] * 9), codegen
 
     return add_moments
+
+
+def make_center_row(dtype: str) -> Any:
+    """Return ``center_row(x, center, out, d)``: ``out[i] = float32(x[i] - center[i])``, for a row `x` of `dtype`.
+
+    The int32 that it returns has the bits of the largest magnitude written, of infinity or more if one is not finite.
+    """
+
+    @intrinsic
+    def center_row(typing_context, x, center, out, d):
+        def codegen(context, builder, signature, arguments):
+            x, center, out, d = arguments
+            emit = Emitter(builder, "float64")
+
+            def step(lanes: int) -> Any:
+                real, single, bits = (
+                    kind if lanes == 1 else ir.VectorType(kind, lanes)
+                    for kind in (ir.DoubleType(), ir.FloatType(), I32)
+                )
+                mask = ir.Constant(bits, _MAGNITUDE if lanes == 1 else [_MAGNITUDE] * lanes)
+
+                def body(i: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+                    middle = emit.load(emit.place(center, i), real, 8)
+                    value = builder.fptrunc(builder.fsub(widened(emit, dtype, x, i, lanes), middle), single)
+                    emit.store(value, emit.place(out, i, 4), 4)
+                    magnitude = builder.and_(builder.bitcast(value, bits), mask)
+                    larger = builder.icmp_unsigned(">", magnitude, carried[0])
+                    return [builder.select(larger, magnitude, carried[0])]
+
+                return body
+
+            groups = builder.and_(d, ir.Constant(I64, -_WRITTEN))
+            nothing = ir.Constant(ir.VectorType(I32, _WRITTEN), [0] * _WRITTEN)
+            most = emit.loop(ir.Constant(I64, 0), groups, _WRITTEN, [nothing], step(_WRITTEN))[0]
+            fold = builder.module.declare_intrinsic(
+                f"llvm.vector.reduce.umax.v{_WRITTEN}i32", (), ir.FunctionType(I32, [most.type])
+            )
+            return emit.loop(groups, d, 1, [builder.call(fold, [most])], step(1))[0]
+
+        return types.int32(*[types.int64] * 4), codegen
+
+    return center_row

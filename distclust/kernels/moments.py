@@ -13,7 +13,7 @@ import numpy.typing as npt
 from distclust.kernels._arguments import read_argument, weights_argument, write_argument
 from distclust.kernels._emit import address
 from distclust.kernels._jit import jit, once
-from distclust.kernels._moments import MAGIC_BITS, make_add_moments
+from distclust.kernels._moments import INFINITE_BITS, MAGIC_BITS, make_add_moments, make_center_row
 from distclust.kernels._rows import make_row_sqnorm
 from distclust.kernels.lloyd import LOW_PART
 
@@ -212,11 +212,13 @@ def _scan_kernels(dtype: str) -> Any:
 def _write_kernel(dtype: str, out_dtype: str) -> Any:
     sqnorm_of_row, sqnorm_written = make_row_sqnorm(dtype), make_row_sqnorm(out_dtype)
     size, out_size = np.dtype(dtype).itemsize, np.dtype(out_dtype).itemsize
+    center_row = make_center_row(dtype)
+    single = out_dtype == "float32"
 
     @jit(name=f"write_rows_{dtype}_{out_dtype}")
     def write(values, center, unit_rows, source, target, out):
         d = values.shape[1]
-        values_at, out_at = address(values), address(out)
+        values_at, center_at, out_at = address(values), address(center), address(out)
         finite = True
         for p in range(source.shape[0]):
             r, t = source[p], target[p]
@@ -225,6 +227,10 @@ def _write_kernel(dtype: str, out_dtype: str) -> Any:
                 finite &= np.isfinite(norm)
                 for i in range(d):
                     out[t, i] = np.float64(values[r, i]) / norm - center[i]
+            elif single:
+                most = center_row(values_at + r * d * size, center_at, out_at + t * d * out_size, d)
+                finite &= most < INFINITE_BITS
+                continue
             else:  # a division by 1 costs as much as the rest
                 for i in range(d):
                     out[t, i] = np.float64(values[r, i]) - center[i]

@@ -34,6 +34,7 @@ from distclust.kernels._screen import (
     list_values_below,
     make_byte_scores,
 )
+from distclust.kernels.aligned import aligned_empty
 from distclust.kernels.nearest import PackedCenters, distance_table
 from distclust.kernels.rounded import (
     SQUARE,
@@ -87,7 +88,8 @@ class ListedCenters(NamedTuple):
 def listed_centers(centers: ScreenedCenters) -> ListedCenters:
     """Return rounded centres one after the other."""
     k = centers.packed.n_clusters
-    values, squares = np.zeros((k, padded_width(centers.width)), np.uint8), np.empty(k, np.float32)
+    values, squares = aligned_empty((k, padded_width(centers.width)), np.uint8), np.empty(k, np.float32)
+    values[:, centers.width :] = 0
     steps = np.ascontiguousarray(centers.floats[:, 0]).reshape(-1)[:k]
     _list_centers(read_argument(centers.panels, "panels", "uint8", (None,) * 4), centers.width, steps, values, squares)
     return ListedCenters(values, steps, centers.norms[:k], squares, centers.width)
@@ -134,7 +136,8 @@ def list_near(
 
     Examples
     --------
-    >>> from distclust.kernels.nearest import pack_centers
+    >>> from distclust.kernels.aligned import aligned_empty
+    from distclust.kernels.nearest import pack_centers
     >>> packed = pack_centers(np.arange(70, dtype=np.float32)[:, None])
     >>> list_near(np.array([[20.2]], np.float32), packed, None)[0].tolist()
     [13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28]
@@ -180,7 +183,8 @@ def nearest_roughly(
 
     Examples
     --------
-    >>> from distclust.kernels.nearest import pack_centers
+    >>> from distclust.kernels.aligned import aligned_empty
+    from distclust.kernels.nearest import pack_centers
     >>> from distclust.kernels.screened import screen_centers
     >>> centers = np.repeat(np.arange(9, dtype=np.float32)[:, None], 48, axis=1)
     >>> screened = screen_centers(centers, pack_centers(centers), anywhere=True)
@@ -215,7 +219,8 @@ def assign_listed(rounded: RoundedRows, centers: ListedCenters, lists: npt.NDArr
 
     Examples
     --------
-    >>> from distclust.kernels.nearest import pack_centers
+    >>> from distclust.kernels.aligned import aligned_empty
+    from distclust.kernels.nearest import pack_centers
     >>> from distclust.kernels.screened import screen_centers
     >>> centers = np.repeat(np.arange(20, dtype=np.float32)[:, None], 48, axis=1)
     >>> listed = listed_centers(screen_centers(centers, pack_centers(centers), anywhere=True))

@@ -6,7 +6,6 @@ summed by fused multiply-add over i = 0 ... d-1 with one accumulator (SIMD lanes
 
 from __future__ import annotations
 
-import math
 from copy import copy
 from functools import cached_property
 from typing import Any
@@ -19,15 +18,13 @@ from distclust.kernels._emit import LANES, SIZES, address
 from distclust.kernels._jit import jit, once
 from distclust.kernels._machine import has_fma, machine
 from distclust.kernels._ukernel import make_assign_tile, make_lane_minimum, make_score_tile
+from distclust.kernels.aligned import aligned_empty
 from distclust.kernels.slices import in_slices
 
 __all__ = ["PackedCenters", "assign_nearest", "distance_table", "has_fma", "pack_centers", "project_rows"]
 
 # Products that take about as long as a value of an array that is read and written: see `in_slices`.
 _PRODUCTS = 32
-
-# A vector load that crosses a cache line costs twice; correctness does not depend on it.
-_ALIGN_BYTES = 64
 
 # Rows and vectors of centres in a register tile, with the share of peak it reaches at d = 128 and k = 1000.
 # Origin: all tiles from 6x1 to 28x1 and 4x7 on an Emerald Rapids (AVX-512), and with AVX2 on the same machine, where 16
@@ -70,12 +67,8 @@ class PackedCenters:
     @cached_property
     def panels(self) -> np.ndarray:
         """See the class."""
-        width, itemsize = LANES[self.dtype.name] * self.tile[1], self.dtype.itemsize
-        shape = len(self.norms) // width, self.n_dims, width
-        size = math.prod(shape)
-        raw = np.empty(size + _ALIGN_BYTES // itemsize, self.dtype)
-        start = -raw.ctypes.data % _ALIGN_BYTES // itemsize
-        panels = raw[start : start + size].reshape(shape)
+        width = LANES[self.dtype.name] * self.tile[1]
+        panels = aligned_empty((len(self.norms) // width, self.n_dims, width), self.dtype)
         _pack(self._rows, panels)
         return panels
 

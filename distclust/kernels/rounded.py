@@ -18,6 +18,7 @@ from distclust.kernels._emit import address
 from distclust.kernels._jit import jit, once
 from distclust.kernels._rows import make_row_sqnorm
 from distclust.kernels._screen import MOST, largest_value, round_bytes
+from distclust.kernels.aligned import LINE, aligned_empty
 from distclust.kernels.heads import HeadAxes, head_rows
 from distclust.kernels.nearest import pack_axes
 
@@ -30,7 +31,6 @@ LEAST_LENGTH, MOST_LENGTH = 1e-15, 1e15
 FLOATS = STEP, ERROR, LENGTH, TAIL, SUM, SQUARE = range(6)
 """What `RoundedRows.floats` has of a row."""
 
-_LINE = 64
 _CHUNK_BYTES = 1 << 20
 """Rows whose coordinates on axes are taken at once: they are read twice, the second time out of L2."""
 
@@ -55,7 +55,7 @@ class RoundedRows(NamedTuple):
 
 def padded_width(h: int) -> int:
     """Return the bytes that a row of h values takes."""
-    return -(-h // _LINE) * _LINE
+    return -(-h // LINE) * LINE
 
 
 def round_rows(x: np.ndarray, head: HeadAxes | None = None, known: RoundedRows | None = None) -> RoundedRows:
@@ -85,7 +85,7 @@ def round_rows(x: np.ndarray, head: HeadAxes | None = None, known: RoundedRows |
     h = x.shape[1] if head is None else head.axes.shape[1]
     if h > MOST_WIDTH:
         raise ValueError(f"rows have {h} values; at most {MOST_WIDTH} are rounded.")
-    rounded = RoundedRows(np.empty((n, padded_width(h)), np.int8), np.empty((n, len(FLOATS)), np.float32))
+    rounded = RoundedRows(aligned_empty((n, padded_width(h)), np.int8), np.empty((n, len(FLOATS)), np.float32))
     rounded.values[:, h:] = 0
     done = 0
     if known is not None:
@@ -112,7 +112,8 @@ def last_rows(rounded: RoundedRows, tile: int) -> npt.NDArray[np.int8]:
     """Return the bytes behind the last whole tile of rows, padded to one with zeros."""
     values = rounded.values
     n = len(values)
-    tail = np.zeros((tile, values.shape[1]), np.int8)
+    tail = aligned_empty((tile, values.shape[1]), np.int8)
+    tail[n % tile :] = 0
     tail[: n % tile] = values[n - n % tile :]
     return tail
 

@@ -38,6 +38,7 @@ from distclust.kernels._screen import (
     list_below,
     make_screen_tile,
 )
+from distclust.kernels.aligned import aligned_empty
 from distclust.kernels.heads import HeadAxes, head_rows
 from distclust.kernels.lloyd import row_sqnorm as row_sqnorms
 from distclust.kernels.nearest import PackedCenters, assign_nearest
@@ -129,10 +130,7 @@ def screen_centers(
     heads, tails = (centers, np.zeros(k)) if head is None else head_rows(centers, head)
     lengths = np.sqrt(row_sqnorms(heads))
     quads, n_panels = -(-heads.shape[1] // QUAD), max(-(-k // _WIDTH), _LEAST_PANELS)
-    size = n_panels * quads * _WIDTH * QUAD
-    raw = np.empty(size + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    panels = raw[start : start + size].reshape(n_panels, quads, _WIDTH, QUAD)
+    panels = aligned_empty((n_panels, quads, _WIDTH, QUAD), np.uint8)
     panels[...] = BIAS
     floats = np.zeros((CENTER_FLOATS, n_panels * _WIDTH), np.float32)
     norms = np.full(n_panels * _WIDTH, np.inf, np.float32)

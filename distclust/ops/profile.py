@@ -38,8 +38,8 @@ MAX_BYTES_IN_MEMORY = 128 << 20
 
 PARTITIONS_PER_SLOT = 1, 4
 """Least number, for even load: of an engine whose tasks see the driver's memory, and of others. More of them are more
-sums to merge and more steps to start: minipile on 2 threads, k = 200 and 1000, with 2 partitions 0.149 and 0.318 s, with
-4 0.167 and 0.357; 200 000 x 768, k = 4096, with 4 to 10 partitions the same within noise."""
+sums to merge and more steps to start: minipile on 2 threads, k = 200 and 1000, with 2 partitions 0.149 and 0.318 s,
+with 4 0.167 and 0.357; 200 000 x 768, k = 4096, with 4 to 10 partitions the same within noise."""
 
 MIN_PARTITION_BYTES = 1 << 20
 SAMPLE_ROWS = 512
