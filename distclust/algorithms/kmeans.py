@@ -40,6 +40,9 @@ from distclust.ops.profile import PreparedData
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.floating]
 
+SURE_SHARE = 1e-2
+"""Least inertia, as a share of the sum of w * ||x||^2, that has 13 digits when it is taken from sums."""
+
 _STEPS_PER_INIT = 1_000_000
 """Checkpoint numbers must grow: initialisation times this, plus the pass."""
 
@@ -69,6 +72,8 @@ class KMeansResult:
         Of the kept initialisation.
     converged : bool
         A stopping rule held before ``max_iter``.
+    inertia : float or None
+        Of the nearest centres, to 13 digits, where the last pass has found it; else it takes a pass of its own.
     """
 
     vectors: Rows
@@ -76,6 +81,7 @@ class KMeansResult:
     n_iter: int
     history: tuple[Iteration, ...]
     converged: bool
+    inertia: float | None
 
 
 @dataclass(frozen=True)
@@ -215,7 +221,12 @@ def _result(data: PreparedData, config: KMeansConfig, state: LloydState, threads
         raise too_few_distinct(data, config.n_clusters, len(kept))
     vectors = stored_vectors(data, kept, threads=threads)
     centers = block_centers(vectors, data.offset, data.view.dtype, data.head, threads=threads)
-    return KMeansResult(vectors, centers, state.iteration, state.history, state.finished)
+    inertia = state.history[-1].inertia if state.history else 0.0
+    # A last pass by all centres has left them as they were. From sums, an inertia has the digits of theirs.
+    known = state.centers is state.previous and not state.empty and inertia >= SURE_SHARE * data.moments.sum_squares
+    return KMeansResult(
+        vectors, centers, state.iteration, state.history, state.finished, inertia if known and state.finished else None
+    )
 
 
 class _Saver:

@@ -52,7 +52,7 @@ LEAST_LIST_WIDTH = 48
 """Where a pass by lists costs much less than one over all centres; lists hold 16-bit numbers."""
 
 PASSES_FROM_SEEDS = 2, 3, 8
-PASSES_WHEN_SETTLED = (8,)
+PASSES_WHEN_SETTLED = 8, 16
 """Passes by lists after each pass over all centres: see ``algorithms/DESIGN.md``."""
 
 HELD_BYTES = 48 << 20

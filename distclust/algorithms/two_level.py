@@ -450,7 +450,7 @@ class _Fit:
         share = 1.0 if rule is None else self._exact_share(rule)
         parents = np.repeat(np.arange(len(starts) - 1, dtype=np.int32), np.diff(starts))
         return TwoLevelResult(
-            vectors, centers, len(history), history, _settled(history), cells.vectors, parents, rule, share
+            vectors, centers, len(history), history, _settled(history), None, cells.vectors, parents, rule, share
         )
 
     def _exact_share(self, rule: RoutedCenters) -> float:

@@ -77,8 +77,8 @@ class KMeans(CenterEstimator):
     labels_ : (n_samples,) int32 array
         Cluster of every row of the training data. Not with ``compute_labels=False``.
     inertia_ : float
-        Sum of weighted squared distances to the final centres, exact in float64. With ``compute_labels=False`` that of
-        the last pass: to the centres that it began with.
+        Sum of weighted squared distances to the final centres, to at least 13 digits. With ``compute_labels=False`` that
+        of the last pass: to the centres that it began with.
     counts_ : (n_clusters,) float64 array
         Rows of each cluster, or their weights: what `partial_fit` goes on from. Not with ``compute_labels=False``.
     n_iter_ : int
@@ -215,9 +215,12 @@ class KMeans(CenterEstimator):
     def _label(self, engine: Engine, data: PreparedData, result: KMeansResult) -> None:
         rule = self._routed(result.centers)
         self.labels_ = predict(engine, data.pinned, rule or result.centers)
-        stats = assign(engine, data, result.centers, rule=rule)
-        self.inertia_ = stats.inertia.total()
-        self.counts_ = stats.counts.astype(np.float64)
+        if result.inertia is None:
+            self.inertia_ = assign(engine, data, result.centers, rule=rule).inertia.total()
+        else:
+            self.inertia_ = result.inertia
+        counts = np.bincount(self.labels_[self.labels_ >= 0], minlength=len(result.centers))
+        self.counts_ = counts.astype(np.float64)
         if data.source.columns.weight is not None:
             self.counts_ = cluster_masses(engine, data, rule or result.centers, len(result.centers))
         self._running = RunningCenters(result.vectors.astype(np.float64), self.counts_)

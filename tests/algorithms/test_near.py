@@ -106,7 +106,8 @@ def test_labels_in_the_end_are_the_nearest_of_all_centres(rtol: float, engine: E
         np.testing.assert_array_equal(labels, assign_nearest(rows, pack_centers(result.centers.rows))[0])
         # The last pass looked at all centres and left them: its inertia is that of the result.
         inertia = row_sqdist(rows, result.centers.rows, labels).sum()
-        assert result.history[-1].inertia == pytest.approx(inertia, rel=1e-12)
+        assert result.history[-1].inertia == pytest.approx(inertia, rel=1e-13)
+        assert result.inertia == result.history[-1].inertia
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
@@ -155,6 +156,22 @@ def test_labels_of_the_last_pass_serve_the_result(
         assert result.converged
         monkeypatch.setattr("distclust.ops.centers.assign_labels", lambda *_: pytest.fail("labels were found again"))
         assert len(predict(engine, data.pinned, result.centers)) == 6000
+
+
+@pytest.mark.parametrize("more", [{"max_iter": 4}, {"fit_mode": "full"}, {"compute_labels": False}])
+def test_other_last_passes_leave_the_inertia_of_the_result_open(more: dict[str, Any], engine: Engine) -> None:
+    with prepared(engine, blobs()) as data:
+        assert fit_kmeans(engine, data, config(rtol=1e-3, **more)).inertia is None
+
+
+def test_an_inertia_of_few_digits_is_measured_anew(engine: Engine, calls: Counter[str]) -> None:
+    X = blobs()
+    X[:, 0] += np.where(np.arange(len(X)) % 2, 300, -300)  # a thousand times the inertia lies between two halves
+    with prepared(engine, X) as data:
+        result = fit_kmeans(engine, data, config(rtol=1e-3))
+    assert result.converged
+    assert calls["assign_listed"]
+    assert result.inertia is None
 
 
 @pytest.mark.parametrize("rtol", [5e-2, 1e-2, 1e-3])
