@@ -3,7 +3,8 @@
 Same float32 rows, same cores, one run in which all take turns, medians. Seeding counts for everyone; inertia is
 computed by us for everyone. The yardstick is the inertia of scikit-learn's 25 Lloyd iterations from random rows. What
 is timed is the way to 1.005 of it: who can stop earlier or later takes the first of a few settings that reaches it, or
-else the last. Who takes minutes for some k is left out for more clusters of the same rows, and who by the best
+else the last. Fits that label their rows, as scikit-learn's do, stand beside ours that label them; those that leave
+centres alone, as faiss's, SuperKMeans's and Spark's do, beside ours with ``compute_labels=False``. Who takes minutes for some k is left out for more clusters of the same rows, and who by the best
 speed of its fits would take longer than ``--budget``, but for the yardstick.
 faiss-cpu, superkmeans and dask-ml are no dependencies: install them beside distclust to see their lines; what is
 missing is named. Beside Spark MLlib and dask-ml stands distclust on that engine, which reads the rows from files.
@@ -77,9 +78,9 @@ def embeddings() -> np.ndarray:
     return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1).astype(np.float32)
 
 
-def ours(rtol: float) -> Fit:
-    """Return a fit on threads, with the defaults but for the gain that ends it."""
-    return lambda X, k: KMeans(k, rtol=rtol, random_state=0).fit(X).cluster_centers_
+def ours(rtol: float, *, labels: bool) -> Fit:
+    """Return a fit on threads, with the defaults but for the gain that ends it, and with labels or without."""
+    return lambda X, k: KMeans(k, rtol=rtol, random_state=0, compute_labels=labels).fit(X).cluster_centers_
 
 
 def scikit_learn(X: np.ndarray, k: int) -> np.ndarray:
@@ -109,7 +110,14 @@ def superkmeans(iterations: int) -> Fit:
     return fit
 
 
-OURS: Settings = tuple((f"rtol={rtol:g}", ours(rtol)) for rtol in (5e-2, 2e-2, 1e-2, 1e-3, 4e-4))
+LABELLED, CENTRES = "distclust", "distclust, centres only"
+OURS: dict[str, Settings] = {
+    name: tuple((f"rtol={rtol:g}", ours(rtol, labels=name == LABELLED)) for rtol in (5e-2, 2e-2, 1e-2, 1e-3, 4e-4))
+    for name in (LABELLED, CENTRES)
+}
+BESIDE_CENTRES = {"faiss", "SuperKMeans", "Spark MLlib", CENTRES}
+"""Whose fits leave no labels."""
+
 PEERS: dict[str, tuple[str, Settings]] = {
     YARDSTICK: ("sklearn", (("25 iterations", scikit_learn),)),
     "faiss": ("faiss", (("25 iterations", faiss_25),)),
@@ -151,7 +159,7 @@ def exact_inertia(X: np.ndarray, centers: np.ndarray) -> float:
 
 def contestants(X: np.ndarray, wanted: set[str], stack: ExitStack) -> dict[str, Settings]:
     """Return who takes part, the yardstick first; name those that are wanted and not installed."""
-    fits: dict[str, Settings] = {YARDSTICK: PEERS[YARDSTICK][1], "distclust": OURS}
+    fits: dict[str, Settings] = {YARDSTICK: PEERS[YARDSTICK][1], **OURS}
     systems = {peer: (package, (("25 iterations", fit),)) for peer, (package, fit) in SYSTEMS.items()}
     for peer, (package, settings) in {**PEERS, **systems}.items():
         if wanted and package not in wanted:
@@ -218,7 +226,8 @@ def compare(
             }
             for who, median in medians.items():
                 share = inertia[who] / inertia[YARDSTICK]
-                more = f"{median:.2f}", f"{share:.4f}", f"{median / medians['distclust']:.1f}"
+                own = medians[CENTRES if who in BESIDE_CENTRES else LABELLED]
+                more = f"{median:.2f}", f"{share:.4f}", f"{median / own:.1f}"
                 yield line.name, k, who, chosen[who][0], *more
 
 
