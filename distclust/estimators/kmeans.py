@@ -77,8 +77,8 @@ class KMeans(CenterEstimator):
     labels_ : (n_samples,) int32 array
         Cluster of every row of the training data. Not with ``compute_labels=False``.
     inertia_ : float
-        Sum of weighted squared distances to the final centres, to at least 13 digits. With ``compute_labels=False`` that
-        of the last pass: to the centres that it began with.
+        Sum of weighted squared distances to the final centres, to at least 13 digits. With ``compute_labels=False``
+        that of the last pass: to the centres that it began with.
     counts_ : (n_clusters,) float64 array
         Rows of each cluster, or their weights: what `partial_fit` goes on from. Not with ``compute_labels=False``.
     n_iter_ : int
