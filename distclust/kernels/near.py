@@ -136,8 +136,7 @@ def list_near(
 
     Examples
     --------
-    >>> from distclust.kernels.aligned import aligned_empty
-    from distclust.kernels.nearest import pack_centers
+    >>> from distclust.kernels.nearest import pack_centers
     >>> packed = pack_centers(np.arange(70, dtype=np.float32)[:, None])
     >>> list_near(np.array([[20.2]], np.float32), packed, None)[0].tolist()
     [13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28]
@@ -183,8 +182,7 @@ def nearest_roughly(
 
     Examples
     --------
-    >>> from distclust.kernels.aligned import aligned_empty
-    from distclust.kernels.nearest import pack_centers
+    >>> from distclust.kernels.nearest import pack_centers
     >>> from distclust.kernels.screened import screen_centers
     >>> centers = np.repeat(np.arange(9, dtype=np.float32)[:, None], 48, axis=1)
     >>> screened = screen_centers(centers, pack_centers(centers), anywhere=True)
@@ -219,8 +217,7 @@ def assign_listed(rounded: RoundedRows, centers: ListedCenters, lists: npt.NDArr
 
     Examples
     --------
-    >>> from distclust.kernels.aligned import aligned_empty
-    from distclust.kernels.nearest import pack_centers
+    >>> from distclust.kernels.nearest import pack_centers
     >>> from distclust.kernels.screened import screen_centers
     >>> centers = np.repeat(np.arange(20, dtype=np.float32)[:, None], 48, axis=1)
     >>> listed = listed_centers(screen_centers(centers, pack_centers(centers), anywhere=True))

@@ -80,6 +80,7 @@ def test_more_partitions_on_request() -> None:
     assert [ref.n_rows for ref in plan_partitions(source, 1 << 30)] == [10_000]
     assert len(plan_partitions(source, 1 << 30, 4)) == 4
     assert [ref.n_rows for ref in plan_partitions(source, 1 << 30, 1000)] == [1000] * 10
+    assert [ref.n_rows for ref in plan_partitions(source, 1 << 30, 6)] == [1666, 1667, 1667, 1666, 1667, 1667]
     source.close()
 
 

@@ -97,6 +97,19 @@ def test_the_centre_is_the_mean_of_the_first_good_rows_by_hash(good: int) -> Non
     assert data.offset == pytest.approx(rows[first].astype(np.float64).mean(axis=0), rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("slots", "target_bytes", "expected"),
+    [(1, None, 1), (2, None, 2), (2, 5000 * 8, 4), (2, 4000 * 8, 6), (3, 9000 * 8, 3)],
+)
+def test_threads_have_equal_shares_of_rows_in_memory(slots: int, target_bytes: int | None, expected: int) -> None:
+    with LocalEngine(slots) as engine:
+        source = open_source(np.zeros((20_000, 2), np.float32))
+        sizes = [ref.n_rows for ref in plan(engine, source, target_bytes)]
+        source.close()
+    assert len(sizes) == expected
+    assert max(sizes) - min(sizes) <= 1
+
+
 def test_dropped_rows_are_counted_and_said(tmp_path: Path) -> None:
     notes: list[Event] = []
     with LocalEngine(2, EngineOptions(emit=notes.append)) as engine:
