@@ -41,7 +41,7 @@ Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.floating]
 
 SURE_SHARE = 1e-2
-"""Least inertia, as a share of the sum of w * ||x||^2, that has 13 digits when it is taken from sums."""
+"""Least inertia, as a share of the sum of w * ||x||^2, that has 12 digits when it is taken from sums."""
 
 _STEPS_PER_INIT = 1_000_000
 """Checkpoint numbers must grow: initialisation times this, plus the pass."""
@@ -73,7 +73,7 @@ class KMeansResult:
     converged : bool
         A stopping rule held before ``max_iter``.
     inertia : float or None
-        Of the nearest centres, to 13 digits, where the last pass has found it; else it takes a pass of its own.
+        Of the nearest centres, to 12 digits, where the last pass has found it; else it takes a pass of its own.
     """
 
     vectors: Rows
@@ -223,10 +223,9 @@ def _result(data: PreparedData, config: KMeansConfig, state: LloydState, threads
     centers = block_centers(vectors, data.offset, data.view.dtype, data.head, threads=threads)
     inertia = state.history[-1].inertia if state.history else 0.0
     # A last pass by all centres has left them as they were. From sums, an inertia has the digits of theirs.
-    known = state.centers is state.previous and not state.empty and inertia >= SURE_SHARE * data.moments.sum_squares
-    return KMeansResult(
-        vectors, centers, state.iteration, state.history, state.finished, inertia if known and state.finished else None
-    )
+    left = state.finished and state.next_pass == "anchor" and not state.empty
+    known = inertia if left and inertia >= SURE_SHARE * data.moments.sum_squares else None
+    return KMeansResult(vectors, centers, state.iteration, state.history, state.finished, known)
 
 
 class _Saver:
@@ -309,6 +308,7 @@ def _describe(state: LloydState) -> dict[str, object]:
         "by_lists": state.by_lists,
         "next_pass": state.next_pass,
         "squares": state.squares,
+        "doubts": state.doubts,
     }
 
 
@@ -330,4 +330,5 @@ def _rebuild(name: str, found: Checkpoint) -> LloydState | None:
         record["by_lists"],
         record["next_pass"],
         record["squares"],
+        record["doubts"],
     )

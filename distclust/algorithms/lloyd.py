@@ -6,6 +6,7 @@ unchanged; centre movement) and one on the relative gain of inertia.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ LEAST_SHARE = 1e-6
 
 LIST_RTOL = 0.25
 """Share of ``rtol`` that ends passes by lists of all rows."""
+
+MOST_DOUBTS = 2
+"""Last passes that find more to gain until lists are given up: of rows in tight groups they see too little."""
 
 FIRST_PASSES = 3
 """Passes without bounds: a fit that ends soon does not repay making them, and on a sample they are loose at first."""
@@ -207,7 +211,7 @@ class Iteration:
     """About how many rows took part."""
 
 
-NextPass = Literal["all", "anchor", "lists", "last"]
+NextPass = Literal["all", "anchor", "lists", "last", "exact"]
 
 
 @dataclass(frozen=True)
@@ -220,9 +224,11 @@ class ListPlan:
         Most passes by the lists of the first, second and so on anchor, the last for all later ones. An anchor is a pass
         that makes lists.
     full : bool
-        Whether the passes are over all rows: on a sample lists may miss what the centres could still gain.
+        Whether the passes are over all rows: passes by lists then go on to `LIST_RTOL` of ``rtol``. On a sample lists
+        may miss what the centres could still gain.
     confirm : bool
-        Whether the last pass must prove which centres are nearest.
+        Whether the last pass must prove which centres are nearest. It must, too, where it would have to see about
+        clusters that are or were empty.
     """
 
     passes: tuple[int, ...]
@@ -256,11 +262,14 @@ class LloydState:
         Passes over the rows of this rung that made lists.
     by_lists : int
         Passes by the lists of ``anchor``, after the one that made them.
-    next_pass : {"all", "anchor", "lists", "last"}
+    next_pass : {"all", "anchor", "lists", "last", "exact"}
         Whether the next pass finds the nearest of all centres, makes lists, or uses those of ``anchor``. A last one
-        finds the nearest, and if it changes little, leaves centres and labels as they are.
+        finds the nearest, and if it changes little, leaves centres and labels as they are. Exact ones find the nearest
+        and go on to the end, after lists have been given up.
     squares : float or None
         Sum of w * ||x||^2 of the rows, where it is known: with it the inertia follows from the sums of the clusters.
+    doubts : int
+        Last passes that found more to gain.
     """
 
     centers: Floats
@@ -275,6 +284,7 @@ class LloydState:
     by_lists: int = 0
     next_pass: NextPass = "all"
     squares: float | None = None
+    doubts: int = 0
 
     @property
     def inertia(self) -> float:
@@ -319,7 +329,7 @@ def run_lloyd(
     started = time.perf_counter()
     engine.options.emit(StageStarted(stage=stage, total_rows=data.pinned.n_rows, max_passes=config.max_iter))
     threshold = config.tol * float(np.cumsum(data.moments.variance)[-1] / data.width)
-    keeps_bounds = bounds and lists is None and config.algorithm == "auto"
+    keeps_bounds = bounds and config.algorithm == "auto"
     memory = _Memory(stride, lists, keeps_bounds, engine.info.slots)
     while not state.finished and state.iteration < config.max_iter:
         state = _iterate(engine, data, config, state, memory, threshold)
@@ -386,7 +396,7 @@ def _inertia(
     found, squares = stats.inertia.total(), state.squares
     if measured and (squares is not None or stride == PLAIN):
         return found, squares
-    explains = float(np.cumsum(explained)[-1])
+    explains = math.fsum(explained)  # rounded once, however many clusters there are
     if squares is None:
         return found, found + explains
     return max(squares - explains, 0.0), squares
@@ -426,12 +436,15 @@ def _iterate(
         ends, following = "", _next_pass(state, memory.lists, kind, done=False)
     moved_share = stats.moved / data.moments.n_rows
     late = state.iteration + 1 >= FIRST_PASSES
-    if memory.bound_step is None and memory.bounds and late and bounds_pay(len(means), data.width, moved_share):
+    keeps_bounds = memory.bounds and (memory.lists is None or kind == "exact")
+    if memory.bound_step is None and keeps_bounds and late and bounds_pay(len(means), data.width, moved_share):
         memory.bound_step = level_step(inertia / data.moments.mass)
     seconds = time.perf_counter() - started
     n = data.moments.n_rows
     entry = Iteration(state.iteration + 1, inertia, update.shift, stats.moved, reassigned, seconds, n)
-    finished = ends == "done" and (anchor is None or memory.lists is None or not memory.lists.confirm)
+    finished = ends == "done"
+    if memory.lists is not None and memory.lists.full and anchor is not None:
+        finished = finished and not (memory.lists.confirm or reassigned or update.empty)
     if finished and kind == "last":
         new = state.centers
     elif following == "last":
@@ -453,6 +466,7 @@ def _iterate(
         state.by_lists + 1 if kind == "lists" else 0,
         following,
         squares,
+        state.doubts + (kind == "last" and not finished),
     )
 
 
@@ -514,7 +528,9 @@ def _next_pass(state: LloydState, lists: ListPlan | None, kind: NextPass, *, don
     if lists is None:
         return "all"
     if kind == "last":
-        return "anchor"
+        return "anchor" if done or state.doubts + 1 < MOST_DOUBTS else "exact"
+    if kind == "exact":
+        return "exact"
     if done:
         return "last"
     if kind == "anchor":

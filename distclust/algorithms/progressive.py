@@ -47,9 +47,20 @@ LEAST_ROWS_PER_CENTER = GROWTH * ROWS_PER_CENTER
 rtol 0.02: 0.73-0.89 s at 1.002 of scikit-learn's inertia with a sample, 1.0-1.1 s at 0.998 without; 200 000 x 768,
 k = 4096 (49): 3.0-3.8 s at 0.998, 3.7-4.5 s at 0.992."""
 
-LIST_CLUSTERS = 128, 1 << 16
-LEAST_LIST_WIDTH = 48
-"""Where a pass by lists costs much less than one over all centres; lists hold 16-bit numbers."""
+LIST_CLUSTERS_BY_WIDTH = ((48, 128), (16, 512))
+MOST_LIST_CLUSTERS = 1 << 16
+"""From how many clusters on, by least dimensions, passes look at lists, which hold 16-bit numbers. Seconds of fits with
+the default rtol to 500 000 rows of a mixture, without lists and with, all of which end 0.1 to 0.3 % lower with lists
+(one run, two threads):
+
+========== ========= ========= ========= =========
+dimensions k=256     512       1000      4096
+========== ========= ========= ========= =========
+8                              2.0, 4.7  6.6, 9.4
+16         0.9, 1.4            2.3, 1.9  9.1, 4.6
+32         1.2, 1.6  2.3, 1.7  3.8, 1.8  8.5, 4.1
+========== ========= ========= ========= =========
+"""
 
 PASSES_FROM_SEEDS = 2, 3, 8
 PASSES_WHEN_SETTLED = 8, 16
@@ -107,8 +118,8 @@ def stride(n: int, config: KMeansConfig) -> Stride:
 
 def takes_lists(n: int, d: int, dtype: str, config: KMeansConfig, n_clusters: int) -> bool:
     """Tell whether passes compare rows with lists of near centres, not where users expect plain Lloyd."""
-    least, most = LIST_CLUSTERS
-    fits = dtype == "float32" and d >= LEAST_LIST_WIDTH and least <= n_clusters <= most
+    least = next((k for width, k in LIST_CLUSTERS_BY_WIDTH if d >= width), None)
+    fits = dtype == "float32" and least is not None and least <= n_clusters <= MOST_LIST_CLUSTERS
     return fits and stride(n, config) != PLAIN
 
 

@@ -56,7 +56,8 @@ class KMeans(CenterEstimator):
         the nearest 16 cells.
     compute_labels : bool, default=True
         Whether `fit` labels its rows when the centres are found, as scikit-learn's `MiniBatchKMeans` has it. Without,
-        it ends a pass or two earlier; `predict` labels rows later, these or others.
+        it ends a pass or two earlier; `predict` labels rows later, these or others. `partial_fit` labels its batches
+        in any case.
     metric : {"euclidean", "cosine"}, default="euclidean"
         ``cosine`` is spherical k-means.
     precision : {"float32", "float64"}, default="float32"
@@ -75,12 +76,13 @@ class KMeans(CenterEstimator):
     cluster_centers_ : (n_clusters, n_features) array
         float64 for float64 and large integer input, else float32.
     labels_ : (n_samples,) int32 array
-        Cluster of every row of the training data. Not with ``compute_labels=False``.
+        Cluster of every row of the training data. Not after a `fit` with ``compute_labels=False``.
     inertia_ : float
-        Sum of weighted squared distances to the final centres, to at least 13 digits. With ``compute_labels=False``
-        that of the last pass: to the centres that it began with.
+        Sum of weighted squared distances to the final centres, to at least 12 digits. After a `fit` with
+        ``compute_labels=False`` that of the last pass: to the centres that it began with.
     counts_ : (n_clusters,) float64 array
-        Rows of each cluster, or their weights: what `partial_fit` goes on from. Not with ``compute_labels=False``.
+        Rows of each cluster, or their weights: what `partial_fit` goes on from. Not after a `fit` with
+        ``compute_labels=False``.
     n_iter_ : int
         Full passes of the kept initialisation.
     n_steps_ : int
@@ -246,7 +248,8 @@ class KMeans(CenterEstimator):
         given to the centre that is nearest before the batch moves it, and never to another one later, so the result
         depends on the order of the batches, but not on engine, partitions or workers: the same batches in the same
         order give the same bits. Rows of old batches weigh as much as new ones. No centre is moved because it has few
-        rows. ``max_iter``, ``tol``, ``rtol``, ``n_init``, ``fit_mode``, ``algorithm`` and ``strategy`` are not used.
+        rows. ``max_iter``, ``tol``, ``rtol``, ``n_init``, ``fit_mode``, ``algorithm``, ``strategy`` and
+        ``compute_labels`` are not used.
 
         Parameters
         ----------

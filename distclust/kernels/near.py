@@ -1,9 +1,12 @@
 """Centres near each row by products of bytes, and rows compared with these few: for passes that need no proof.
 
 A list has the 16 centres of lowest score, of rows and centres rounded to bytes as `distclust.kernels.screened` rounds
-them; with axes, of their coordinates on these. Made under some centres, it serves passes over later ones, which then
-cost 16 products of bytes a row, whatever the number of centres. A label found so is mostly, not always, that of the
-nearest centre.
+them; with axes, of their coordinates on these. A score is the squared distance of what is rounded less the squared
+length of the row: with the lengths of centres as they were it would be off by the product of row and rounding error,
+which among tight groups far from the origin is more than tells their centres apart.
+
+Made under some centres, a list serves passes over later ones, which then cost 16 products of bytes a row, whatever the
+number of centres. A label found so is mostly, not always, that of the nearest centre.
 
 Nothing here depends on the machine: products of bytes are integers, all else has a fixed order.
 
@@ -26,7 +29,6 @@ from distclust.kernels._products import QUAD
 from distclust.kernels._screen import (
     BIAS,
     CANDIDATE_LANES,
-    CENTER_FLOATS,
     MINIMA,
     count_below,
     lane_minima,
@@ -78,7 +80,7 @@ class ListedCenters(NamedTuple):
     steps: npt.NDArray[np.float32]
     """[k]"""
     norms: npt.NDArray[np.float32]
-    """[k] squared lengths."""
+    """[k] squared lengths, as they are rounded; with axes, of what is left, too."""
     squares: npt.NDArray[np.float32]
     """[k] squared lengths of what is rounded, as it is rounded."""
     width: int
@@ -92,7 +94,8 @@ def listed_centers(centers: ScreenedCenters) -> ListedCenters:
     values[:, centers.width :] = 0
     steps = np.ascontiguousarray(centers.floats[:, 0]).reshape(-1)[:k]
     _list_centers(read_argument(centers.panels, "panels", "uint8", (None,) * 4), centers.width, steps, values, squares)
-    return ListedCenters(values, steps, centers.norms[:k], squares, centers.width)
+    norms = np.ascontiguousarray(centers.rounded[:, 1]).reshape(-1)[:k]
+    return ListedCenters(values, steps, norms, squares, centers.width)
 
 
 @jit
@@ -257,7 +260,7 @@ def _by_bytes(
         np.empty(MINIMA + 2, np.float32),
     )
     out = lists, labels, lowest
-    _near_kernel(tile)(*rounded, last_rows(rounded, tile), centers.panels, centers.floats, *room, *out)
+    _near_kernel(tile)(*rounded, last_rows(rounded, tile), centers.panels, centers.rounded, *room, *out)
 
 
 @once
@@ -289,7 +292,7 @@ def _near_kernel(tile: int) -> Any:
                         quads,
                         sums_at + r * 4,
                         turns_at + r * _SIZE,
-                        floats_at + p * CENTER_FLOATS * _WIDTH * _SIZE,
+                        floats_at + p * 2 * _WIDTH * _SIZE,
                         scores_at + (r * score_stride + p * _WIDTH) * _SIZE,
                         score_stride,
                     )

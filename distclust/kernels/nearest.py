@@ -64,6 +64,10 @@ class PackedCenters:
         self.dtype = rows.dtype
         self.tile = tile
 
+    def pack(self) -> None:
+        """Pack now what is packed on first use otherwise."""
+        self.panels  # noqa: B018
+
     @cached_property
     def panels(self) -> np.ndarray:
         """See the class."""
@@ -116,7 +120,7 @@ def _packed(centers: np.ndarray, tile: tuple[int, int], *, later: bool = False) 
     _square_lengths(centers, norms)
     packed = PackedCenters(centers, norms, tile)
     if not later:
-        assert packed.panels.size
+        packed.pack()
     return packed
 
 

@@ -61,6 +61,9 @@ LEAST_WIDTH = 48
 LEAST_CENTERS = 64
 """With fewer of either, finding the candidates costs what the products save."""
 
+LEAST_LISTED_WIDTH = 16
+"""From how many columns on `distclust.kernels.near` compares bytes."""
+
 _ROWS, _VECTORS = 12, 2
 _WIDTH = _VECTORS * CANDIDATE_LANES
 _MOST_BLOCK_ROWS = 96
@@ -92,6 +95,9 @@ class ScreenedCenters(NamedTuple):
     those that are left, both 0 for padding."""
     norms: npt.NDArray[np.float32]
     """[n_panels * 32] the squared norms once more."""
+    rounded: npt.NDArray[np.float32]
+    """[n_panels, 2, 32] steps, and squared norms of what is rounded and of what is left, +inf for padding: what
+    `distclust.kernels.near` compares."""
     error: float
     """Largest length of a centre's rounding error, as a share of the length that is rounded."""
     reach: float
@@ -116,13 +122,16 @@ def screen_centers(
     head : HeadAxes, optional
         Axes that hold most of the length of rows and centres.
     anywhere : bool, default=False
-        Also few centres, and on machines where a screen is slower than `assign_nearest`: for `distclust.kernels.near`.
+        Also few centres, few columns, and on machines where a screen is slower than `assign_nearest`: for
+        `distclust.kernels.near`.
     """
     centers = np.ascontiguousarray(centers)
     if centers.dtype != np.float32 or not (anywhere or machine().byte_products):
         return None
     k, d = centers.shape
-    if not LEAST_WIDTH <= d <= MOST_WIDTH or (k < LEAST_CENTERS and not anywhere):
+    if not (LEAST_LISTED_WIDTH if anywhere else LEAST_WIDTH) <= d <= MOST_WIDTH:
+        return None
+    if k < LEAST_CENTERS and not anywhere:
         return None
     reach = float(np.sqrt(row_sqnorms(centers)).max(initial=0.0))
     if not LEAST_LENGTH < reach < MOST_LENGTH:
@@ -135,12 +144,15 @@ def screen_centers(
     floats = np.zeros((CENTER_FLOATS, n_panels * _WIDTH), np.float32)
     norms = np.full(n_panels * _WIDTH, np.inf, np.float32)
     norms[:k] = packed.norms[:k]
-    share = _round_centers(read_argument(heads, "heads", "float32", (k, None)), lengths, panels, floats[0])
+    squares = np.full(n_panels * _WIDTH, np.inf, np.float32)
+    share = _round_centers(read_argument(heads, "heads", "float32", (k, None)), lengths, panels, floats[0], squares)
+    squares[:k] += (tails * tails).astype(np.float32)
+    rounded = np.stack([part.reshape(n_panels, _WIDTH) for part in (floats[0], squares)], axis=1)
     floats[1] = norms
     floats[2, :k] = lengths * (1 + 2.0**-20)
     floats[3, :k] = tails * (1 + 2.0**-20)
     floats = np.ascontiguousarray(floats.reshape(CENTER_FLOATS, n_panels, _WIDTH).transpose(1, 0, 2))
-    return ScreenedCenters(packed, centers, head, panels, floats, norms, share * (1 + 2.0**-20), reach)
+    return ScreenedCenters(packed, centers, head, panels, floats, norms, rounded, share * (1 + 2.0**-20), reach)
 
 
 def assign_labels(
@@ -265,8 +277,11 @@ def spread_width(width: int) -> int:
 
 
 @jit
-def _round_centers(heads, lengths, panels, steps):
-    """Round centres into their panels, and store their steps; return the largest error as a share of a length."""
+def _round_centers(heads, lengths, panels, steps, squares):
+    """Round centres into their panels, and store their steps and squared lengths.
+
+    Returns the largest error as a share of a length.
+    """
     (k, h), share = heads.shape, 0.0
     for j in range(k):
         most = np.float32(0.0)
@@ -275,14 +290,16 @@ def _round_centers(heads, lengths, panels, steps):
         # A centre too short for its step to be a normal number is its own rounding error, in full.
         step = most / np.float32(MOST) if lengths[j] >= LEAST_LENGTH else np.float32(0.0)
         scale = 1.0 / np.float64(step) if step > 0 else 0.0
-        panel, lane, left = j // _WIDTH, j % _WIDTH, 0.0
+        panel, lane, left, total = j // _WIDTH, j % _WIDTH, 0.0, np.int64(0)
         for i in range(h):
             value = np.float64(heads[j, i])
             whole = min(max(np.rint(value * scale), -np.float64(MOST)), np.float64(MOST))
             panels[panel, i // QUAD, lane, i % QUAD] = np.uint8(np.int64(whole) + BIAS)
             error = value - whole * np.float64(step)
             left += error * error
+            total += np.int64(whole) * np.int64(whole)
         steps[j] = step
+        squares[j] = step * step * np.float32(total)
         share = max(share, np.sqrt(left) / lengths[j] if lengths[j] > 0 else 1.0)
     return share
 

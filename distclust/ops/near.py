@@ -65,7 +65,9 @@ def _assign_by_scores(block: Block, centers: CenterSet, lists: Lists) -> Labels:
         some = slice(at, at + _CHUNK_ROWS)
         listed = lists[some].astype(np.int32)
         scores = np.take_along_axis(distance_table(block.x[some], centers.packed), listed, axis=1)
-        labels[some] = np.take_along_axis(listed, scores.argmin(axis=1)[:, None], axis=1)[:, 0]
+        # As where lists are made: scores that have overflowed to no number come last.
+        first = np.argsort(scores, axis=1, kind="stable")[:, :1]
+        labels[some] = np.take_along_axis(listed, first, axis=1)[:, 0]
     return labels
 
 

@@ -225,13 +225,14 @@ def plan(
     target_bytes : int, optional
         Bytes of a block; default: what suits the engine's memory.
     least : int, optional
-        Least number of partitions where there are rows enough; default: `PARTITIONS_PER_SLOT`.
+        Least number of partitions where there are rows enough; default: `PARTITIONS_PER_SLOT` of each slot, in memory
+        as many of each as their size asks for.
     """
     in_memory, elsewhere = PARTITIONS_PER_SLOT
     target, slots = target_bytes or partition_bytes(engine), engine.info.slots
     if least is None and engine.info.sees_driver_memory:
         # As many for each slot: with 5 partitions on 2 slots one waits a fifth of a pass for the other.
-        by_bytes = -(-4 * source.n_rows * source.width // target)
+        by_bytes = -(-source.n_rows // max(1, target // (4 * source.width)))
         least = slots * max(in_memory, -(-by_bytes // slots))
     return plan_partitions(source, target, least or slots * elsewhere)
 

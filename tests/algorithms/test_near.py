@@ -24,7 +24,7 @@ from distclust.kernels.nearest import assign_nearest, pack_centers
 from distclust.kernels.rounded import round_rows
 from distclust.kernels.screened import screen_centers
 from distclust.ops import near
-from distclust.ops.assign import predict
+from distclust.ops.assign import assign, predict
 from distclust.ops.centers import CenterSet
 from distclust.testing.hostile import HostileEngine
 from tests.algorithms.rows import prepared, random_sizes
@@ -42,7 +42,7 @@ def engine() -> Iterator[Engine]:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Take lists on small data; count how often lists are made and used."""
-    monkeypatch.setattr(progressive, "LIST_CLUSTERS", (64, 1 << 16))
+    monkeypatch.setattr(progressive, "LIST_CLUSTERS_BY_WIDTH", ((48, 64), (16, 150)))
     monkeypatch.setattr(progressive, "LEAST_SAMPLE", 1000)
     seen: Counter[str] = Counter()
 
@@ -199,7 +199,7 @@ def test_inertia_is_that_of_passes_over_all_centres(
     with prepared(engine, blobs(9000)) as data:
         by_lists = fit_kmeans(engine, data, config()).history[-1].inertia
         assert calls["assign_listed"]
-        monkeypatch.setattr(progressive, "LIST_CLUSTERS", (1000, 1 << 16))
+        monkeypatch.setattr(progressive, "LIST_CLUSTERS_BY_WIDTH", ((48, 1000),))
         calls.clear()
         exact = fit_kmeans(engine, data, config()).history[-1].inertia
         assert not calls
@@ -207,7 +207,8 @@ def test_inertia_is_that_of_passes_over_all_centres(
 
 
 @pytest.mark.parametrize(
-    ("clusters", "width", "precision"), [(K, 47, "float32"), (K, 48, "float64"), (60, 48, "float32")]
+    ("clusters", "width", "precision"),
+    [(K, 47, "float32"), (K, 48, "float64"), (60, 48, "float32"), (150, 15, "float32"), (140, 16, "float32")],
 )
 def test_no_lists_where_they_do_not_pay(
     clusters: int, width: int, precision: Any, engine: Engine, calls: Counter[str]
@@ -259,6 +260,7 @@ def test_a_fit_goes_on_from_any_pass_with_the_same_bits(engine: Engine, calls: C
             again = fit_kmeans(engine, data, config(rtol=1e-3), Kept(start, list(kept.steps)))
         assert again.vectors.tobytes() == whole.vectors.tobytes()
         assert [h.inertia for h in again.history] == [h.inertia for h in whole.history]
+        assert again.inertia == whole.inertia is not None
 
 
 def test_lists_are_made_anew_as_planned(engine: Engine, calls: Counter[str]) -> None:
@@ -331,7 +333,8 @@ def test_rows_that_repeat_do_not_become_two_seeds(
 ) -> None:
     rng = np.random.default_rng(4)
     distinct = rng.normal(size=(1200, WIDTH)).astype(np.float32)
-    distinct[1::2] = distinct[::2] + np.float32(5e-3)  # too near for bytes to tell them apart
+    distinct[1::2] = distinct[::2]
+    distinct[1::2, 0] += np.float32(8e-3)  # less than a step of the bytes, which seldom tell them apart
     X = np.repeat(distinct, 5, axis=0)
     ways: list[bool] = []
     plain = candidates.spread
@@ -345,6 +348,66 @@ def test_rows_that_repeat_do_not_become_two_seeds(
         found = noted(engine, data, 1160, seed=0, stage=0)
     assert ways == [True, False]
     assert len({row.tobytes() for row in found.rows}) == len(found.rows) == 1160
+
+
+def groups(width: int, spread: float) -> np.ndarray:
+    """Rows in 12 tight groups: several centres in each, near each other and far from the mean of all."""
+    rng = np.random.default_rng(7)
+    middles = rng.normal(size=(12, width))
+    return (middles[rng.integers(0, 12, 9000)] + spread * rng.normal(size=(9000, width))).astype(np.float32)
+
+
+@pytest.mark.parametrize(("width", "spread"), [(48, 0.1), (48, 0.03), (16, 0.1), (16, 0.03)])
+def test_rows_in_tight_groups_are_clustered_as_by_exact_passes(
+    width: int, spread: float, engine: Engine, calls: Counter[str]
+) -> None:
+    clusters = K if width == WIDTH else 150
+    with prepared(engine, groups(width, spread)) as data:
+        exact = fit_kmeans(engine, data, config(n_clusters=clusters, fit_mode="full", rtol=1e-4, max_iter=300))
+        found = fit_kmeans(engine, data, config(n_clusters=clusters, rtol=1e-4, max_iter=300))
+        assert calls["assign_listed"]
+        inertias = [assign(engine, data, result.centers).inertia.total() for result in (found, exact)]
+    assert found.converged
+    assert found.n_iter < 100
+    assert inertias[0] < 1.01 * inertias[1]
+
+
+def test_lists_that_see_too_little_are_given_up(engine: Engine, calls: Counter[str]) -> None:
+    kept = Kept()
+    with prepared(engine, groups(WIDTH, 0.003)) as data:
+        found = fit_kmeans(engine, data, config(rtol=1e-5, max_iter=300), kept)
+    kinds = [json.loads(state)["state"]["next_pass"] for state, _ in kept.steps[:-1]]
+    assert found.converged
+    assert kinds.count("last") == lloyd.MOST_DOUBTS
+    assert kinds[-1] == "exact"
+    assert not {"lists", "anchor", "last"} & set(kinds[kinds.index("exact") :])
+    for start in range(kinds.index("last"), len(kinds)):
+        with prepared(engine, groups(WIDTH, 0.003), [4000, 5000]) as data:
+            again = fit_kmeans(engine, data, config(rtol=1e-5, max_iter=300), Kept(start, list(kept.steps)))
+        assert again.vectors.tobytes() == found.vectors.tobytes()
+
+
+@pytest.mark.parametrize("empty", [1, 69])
+def test_a_fit_without_labels_leaves_no_cluster_empty(empty: int, engine: Engine, calls: Counter[str]) -> None:
+    X = blobs()
+    with prepared(engine, X) as data:
+        seeds = X[:K].astype(np.float64) - data.offset
+        seeds[1 : 1 + empty] = 1e3 * (1 + np.arange(empty))[:, None]  # more than one pass can fill
+        found = [
+            run_lloyd(
+                engine,
+                data,
+                config(rtol=0.9, tol=0.0, max_iter=50),
+                LloydState(seeds.copy(), squares=data.moments.sum_squares),
+                stride=progressive.FAR,
+                lists=ListPlan((2, 3), full=True, confirm=confirm),
+            )
+            for confirm in (True, False)
+        ]
+    for state in found:
+        assert state.finished
+        assert not state.empty
+    assert found[0].centers.tobytes() == found[1].centers.tobytes()
 
 
 def test_the_history_of_a_list_pass_is_of_its_labels(engine: Engine, calls: Counter[str]) -> None:

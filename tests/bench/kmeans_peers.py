@@ -232,7 +232,7 @@ def compare(
             }
             for who, median in medians.items():
                 share = inertia[who] / inertia[YARDSTICK]
-                own = medians[CENTRES if who in BESIDE_CENTRES else LABELLED]
+                own = medians.get(CENTRES if who in BESIDE_CENTRES else LABELLED, medians[LABELLED])
                 more = f"{median:.2f}", f"{share:.4f}", f"{median / own:.1f}"
                 yield line.name, k, who, chosen[who][0], *more
 

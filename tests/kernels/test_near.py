@@ -30,7 +30,7 @@ from distclust.kernels.near import (
 )
 from distclust.kernels.nearest import PackedCenters, assign_nearest, distance_table, pack_centers
 from distclust.kernels.rounded import MOST_LENGTH, MOST_WIDTH, RoundedRows, round_rows
-from distclust.kernels.screened import ScreenedCenters, screen_centers
+from distclust.kernels.screened import LEAST_LISTED_WIDTH, ScreenedCenters, screen_centers
 from tests.kernels.test_bounded import KINDS, rows_of
 from tests.kernels.test_cache import processors
 from tests.kernels.test_rounded import numpy_bytes, squares_of
@@ -41,7 +41,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CENTER_KINDS = [kind for kind in KINDS if kind not in ("tiny", "huge", "zeros")]
 """Centres of lengths that are rounded."""
 
-LISTED_DIMS = (48, 49, 63, 64, 65, 384)
+LISTED_DIMS = (LEAST_LISTED_WIDTH, 31, 48, 49, 63, 64, 65, 384)
 
 
 def rounded(
@@ -75,11 +75,15 @@ def fused(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
 
 
 def center_bytes(found: ScreenedCenters) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what centres are rounded to, float64 [k, h], their steps and squared lengths."""
+    """Return what centres are rounded to, float64 [k, h], their steps and squared lengths as they are rounded."""
     k = found.packed.n_clusters
-    whole = found.panels.transpose(0, 2, 1, 3).reshape(len(found.norms), -1)[:k, : found.width]
-    steps, norms = (found.floats[:, field].reshape(-1)[:k] for field in (0, 1))
-    return whole.astype(np.float64) - 128, steps, norms
+    whole = found.panels.transpose(0, 2, 1, 3).reshape(len(found.norms), -1)[:k, : found.width].astype(np.float64) - 128
+    steps = found.floats[:, 0].reshape(-1)[:k]
+    norms = steps * steps * (whole**2).sum(axis=1).astype(np.float32)
+    if found.head is not None:
+        tails = head_rows(found.rows, found.head)[1]
+        norms = norms + (tails * tails).astype(np.float32)
+    return whole, steps, norms
 
 
 def byte_scores(x: np.ndarray, found: ScreenedCenters) -> np.ndarray:
@@ -460,7 +464,7 @@ class TestRoundedCentres:
         ("k", "d", "dtype", "scale"),
         [
             (0, 64, "float32", 1),
-            (3, 47, "float32", 1),
+            (3, LEAST_LISTED_WIDTH - 1, "float32", 1),
             (3, MOST_WIDTH + 1, "float32", 1),
             (3, 64, "float64", 1),
             (3, 64, "float32", 0),
@@ -478,14 +482,13 @@ class TestRoundedCentres:
     def test_are_the_same_one_after_the_other(self, k: int, d: int, h: int | None) -> None:
         rng = np.random.default_rng([k, d])
         centers = rng.normal(size=(k, d)).astype(np.float32)
-        packed, found = rounded(centers, head=None if h is None else turned(rng, d, h))
+        found = rounded(centers, head=None if h is None else turned(rng, d, h))[1]
         own, (whole, steps, norms) = listed_centers(found), center_bytes(found)
         assert own.width == (d if h is None else h) == whole.shape[1]
         assert own.values.shape == (k, -(-own.width // 64) * 64)
         np.testing.assert_array_equal(own.values[:, : own.width].astype(np.float64) - 128, whole)
         np.testing.assert_array_equal(own.steps, steps)
         np.testing.assert_array_equal(own.norms, norms)
-        np.testing.assert_array_equal(own.norms, packed.norms[:k])
         exact = ((whole * steps[:, None].astype(np.float64)) ** 2).sum(axis=1)
         assert own.squares == pytest.approx(exact, rel=2.0**-21)
 

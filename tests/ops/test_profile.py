@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,9 @@ from distclust.engines.events import Event, Note
 from distclust.engines.local import LocalEngine
 from distclust.engines.protocol import Engine, EngineOptions
 from distclust.errors import DataError, UsageError
+from distclust.kernels.moments import column_sums
 from distclust.kernels.random import hash_rows
+from distclust.ops import profile
 from distclust.ops.profile import SAMPLE_ROWS, partition_bytes, plan, prepare
 from distclust.ops.sample import draw_rows, hash_sample
 from tests.algorithms.rows import prepared, random_sizes
@@ -27,10 +30,19 @@ def engine() -> Iterator[Engine]:
         yield opened
 
 
-def test_moments_are_those_of_numpy(engine: Engine) -> None:
+@pytest.mark.parametrize("n", [3, 300, 5000])
+def test_moments_are_those_of_numpy(n: int, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    X, w = rng.normal(3, 2, (5000, 4)).astype(np.float32), rng.uniform(0, 3, 5000)
+    X, w = rng.normal(3, 2, (n, 4)).astype(np.float32), rng.uniform(0, 3, n)
+    short: list[bool] = []
+
+    def noted(*arguments: Any, **more: Any) -> None:
+        short.append(more["short"])
+        column_sums(*arguments, **more)
+
+    monkeypatch.setattr(profile, "column_sums", noted)
     with prepared(engine, X, weights=w) as data:
+        assert set(short) == {n > 1000}
         mean = np.average(X.astype(float), axis=0, weights=w)
         assert data.moments.mean + data.offset == pytest.approx(mean, rel=1e-6)
         variance = np.average((X - mean) ** 2, axis=0, weights=w)
