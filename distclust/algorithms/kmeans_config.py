@@ -50,9 +50,9 @@ class KMeansConfig:
         ``progressive`` runs the first passes on growing samples; ``auto`` does so from 50 000 rows and 48 rows a
         centre on. With centres given as ``init`` all passes are full. Where samples are used, and under ``auto`` from
         50 000 rows on, first centres come from a sample and centres go beyond the means of their rows until the last
-        pass, which ends lower after as many passes; from 128 clusters and 48 dimensions on, rows of float32 are then
-        compared with the 16 centres that were near them some passes before, and with all centres where this list is
-        made and in the last pass. ``full`` is plain Lloyd from seeds found among all rows.
+        pass, which ends lower after as many passes; from 128 clusters and 48 dimensions on (512 and 32, 1000 and 16),
+        rows of float32 are then compared with the 16 centres that were near them some passes before, and with all
+        centres where this list is made and in the last pass. ``full`` is plain Lloyd from seeds found among all rows.
     algorithm : {"auto", "lloyd"}, default="auto"
         ``auto`` keeps bounds of distances where they pay and skips what they exclude; ``lloyd`` keeps none. The labels
         are the same bits.

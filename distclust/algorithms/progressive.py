@@ -47,19 +47,21 @@ LEAST_ROWS_PER_CENTER = GROWTH * ROWS_PER_CENTER
 rtol 0.02: 0.73-0.89 s at 1.002 of scikit-learn's inertia with a sample, 1.0-1.1 s at 0.998 without; 200 000 x 768,
 k = 4096 (49): 3.0-3.8 s at 0.998, 3.7-4.5 s at 0.992."""
 
-LIST_CLUSTERS_BY_WIDTH = ((48, 128), (16, 512))
+LIST_CLUSTERS_BY_WIDTH = ((48, 128), (32, 512), (16, 1000))
 MOST_LIST_CLUSTERS = 1 << 16
 """From how many clusters on, by least dimensions, passes look at lists, which hold 16-bit numbers. Seconds of fits with
-the default rtol to 500 000 rows of a mixture, without lists and with, all of which end 0.1 to 0.3 % lower with lists
+the default rtol to 500 000 rows of a mixture, without lists and with, all of which end 0.02 to 0.2 % lower with lists
 (one run, two threads):
 
 ========== ========= ========= ========= =========
 dimensions k=256     512       1000      4096
 ========== ========= ========= ========= =========
-8                              2.0, 4.7  6.6, 9.4
-16         0.9, 1.4            2.3, 1.9  9.1, 4.6
-32         1.2, 1.6  2.3, 1.7  3.8, 1.8  8.5, 4.1
+8          0.6, 1.3  1.1, 1.4  2.1, 2.2  6.6, 3.9
+16         0.8, 1.3  1.2, 1.6  2.2, 1.5  9.1, 4.4
+32         1.2, 1.5  2.3, 1.7  3.0, 1.8  8.3, 4.1
 ========== ========= ========= ========= =========
+
+Below 16 rows take a quarter of what a list and its bytes do.
 """
 
 PASSES_FROM_SEEDS = 2, 3, 8
