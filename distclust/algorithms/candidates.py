@@ -273,6 +273,12 @@ def spread_mass(engine: Engine, data: PreparedData, value: Candidates) -> Floats
     return _measure(engine, data, value).mass.astype(np.float64) / data.scales.mass
 
 
+def mean_sqdist(engine: Engine, data: PreparedData, centers: Rows) -> float:
+    """Return about the mean squared distance of rows to the nearest centre."""
+    stats = _measure(engine, data, _with(data, None, centers, rough=True))
+    return stats.potential.total() / max(float(stats.mass.sum()), 1.0) * data.scales.mass
+
+
 def _with(data: PreparedData, known: Candidates | None, fresh: Rows, *, rough: bool = False) -> Candidates:
     rounds = (*(() if known is None else known.rounds), CenterSet(fresh, data.head, again=True))
     longest = max(float(row_sqnorm(part.rows).max()) for part in rounds)

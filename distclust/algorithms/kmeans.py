@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from distclust.algorithms.candidates import mean_sqdist
 from distclust.algorithms.kmeans_config import KMeansConfig
 from distclust.algorithms.lloyd import (
     PLAIN,
@@ -19,6 +20,7 @@ from distclust.algorithms.lloyd import (
     run_lloyd,
 )
 from distclust.algorithms.progressive import (
+    Rung,
     Samples,
     ladder,
     list_plan,
@@ -31,6 +33,7 @@ from distclust.algorithms.vectors import block_centers, stored_vectors
 from distclust.artifacts.checkpoint import Checkpoint, Checkpoints
 from distclust.engines.events import StageEnded, StageStarted
 from distclust.engines.protocol import Engine
+from distclust.engines.sampled import ALL_ROWS
 from distclust.errors import CancelledError, DataError
 from distclust.ops.assign import assign
 from distclust.ops.centers import CenterSet
@@ -42,6 +45,9 @@ Rows = npt.NDArray[np.floating]
 
 SURE_SHARE = 1e-2
 """Least inertia, as a share of the sum of w * ||x||^2, that has 12 digits when it is taken from sums."""
+
+JUDGED_ROWS = 2048
+"""Rows that tell whether lists of near centres are of use: 0.3 % of the inertia of ordinary data either way."""
 
 _STEPS_PER_INIT = 1_000_000
 """Checkpoint numbers must grow: initialisation times this, plus the pass."""
@@ -156,7 +162,10 @@ def _climb(data: PreparedData, config: KMeansConfig, samples: Samples, state: Ll
         stage = "lloyd" if rung.is_full else "sample"
         if rung.is_full and far != PLAIN and not state.iteration:
             state = replace(state, squares=data.moments.sum_squares)
-        plan = list_plan(first=state.rung == 0, full=rung.is_full, labels=config.compute_labels)
+        plan = None
+        if listed:
+            seeds = float("inf") if state.history else _seeds_inertia(samples, data, state.centers)
+            plan = list_plan(data, config, first=state.rung == 0, full=rung.is_full, seeds=seeds)
         try:
             state = run_lloyd(
                 part,
@@ -164,7 +173,7 @@ def _climb(data: PreparedData, config: KMeansConfig, samples: Samples, state: Ll
                 settings,
                 state,
                 stride=far,
-                lists=plan if listed else None,
+                lists=plan,
                 bounds=rung.is_full,  # few passes over a sample do not repay making them
                 checkpoint=saver.after_pass,
                 stage=stage,
@@ -175,6 +184,13 @@ def _climb(data: PreparedData, config: KMeansConfig, samples: Samples, state: Ll
         if state.rung == len(rungs) - 1:
             return state
         state = LloydState(state.centers, history=state.history, rung=state.rung + 1)
+
+
+def _seeds_inertia(samples: Samples, data: PreparedData, centers: Floats) -> float:
+    """Return about the inertia a row of first centres, from a few rows."""
+    n = data.moments.n_rows
+    engine, sampled, _ = samples.on(Rung(ALL_ROWS * min(JUDGED_ROWS, n) // n, min(JUDGED_ROWS, n)))
+    return mean_sqdist(engine, sampled, centers.astype(data.view.dtype)) * data.moments.mass / n
 
 
 def _fewer(config: KMeansConfig, n: int) -> KMeansConfig:
@@ -308,7 +324,6 @@ def _describe(state: LloydState) -> dict[str, object]:
         "by_lists": state.by_lists,
         "next_pass": state.next_pass,
         "squares": state.squares,
-        "doubts": state.doubts,
     }
 
 
@@ -330,5 +345,4 @@ def _rebuild(name: str, found: Checkpoint) -> LloydState | None:
         record["by_lists"],
         record["next_pass"],
         record["squares"],
-        record["doubts"],
     )

@@ -52,7 +52,8 @@ class KMeansConfig:
         50 000 rows on, first centres come from a sample and centres go beyond the means of their rows until the last
         pass, which ends lower after as many passes; from 128 clusters and 48 dimensions on (512 and 32, 1000 and 16),
         rows of float32 are then compared with the 16 centres that were near them some passes before, and with all
-        centres where this list is made and in the last pass. ``full`` is plain Lloyd from seeds found among all rows.
+        centres where this list is made and in the last pass; or in all passes, if rows lie in groups too tight for it.
+        ``full`` is plain Lloyd from seeds found among all rows.
     algorithm : {"auto", "lloyd"}, default="auto"
         ``auto`` keeps bounds of distances where they pay and skips what they exclude; ``lloyd`` keeps none. The labels
         are the same bits.

@@ -43,9 +43,6 @@ LEAST_SHARE = 1e-6
 LIST_RTOL = 0.25
 """Share of ``rtol`` that ends passes by lists of all rows."""
 
-MOST_DOUBTS = 2
-"""Last passes that find more to gain until lists are given up: of rows in tight groups they see too little."""
-
 FIRST_PASSES = 3
 """Passes without bounds: a fit that ends soon does not repay making them, and on a sample they are loose at first."""
 
@@ -211,7 +208,7 @@ class Iteration:
     """About how many rows took part."""
 
 
-NextPass = Literal["all", "anchor", "lists", "last", "exact"]
+NextPass = Literal["all", "anchor", "lists", "last", "exact", "plain"]
 
 
 @dataclass(frozen=True)
@@ -229,11 +226,21 @@ class ListPlan:
     confirm : bool
         Whether the last pass must prove which centres are nearest. It must, too, where it would have to see about
         clusters that are or were empty.
+    least : float, default=0.0
+        Least inertia a row for which lists tell centres apart; below it passes are exact.
+    seeds : float, default=inf
+        Inertia a row of the first centres, where no pass has been done.
     """
 
     passes: tuple[int, ...]
     full: bool
     confirm: bool
+    least: float = 0.0
+    seeds: float = math.inf
+
+    def tells_apart(self, history: tuple[Iteration, ...]) -> bool:
+        """Tell whether lists are of use for the next pass."""
+        return (history[-1].inertia / history[-1].rows if history else self.seeds) >= self.least
 
 
 @dataclass(frozen=True)
@@ -262,14 +269,12 @@ class LloydState:
         Passes over the rows of this rung that made lists.
     by_lists : int
         Passes by the lists of ``anchor``, after the one that made them.
-    next_pass : {"all", "anchor", "lists", "last", "exact"}
+    next_pass : {"all", "anchor", "lists", "last", "exact", "plain"}
         Whether the next pass finds the nearest of all centres, makes lists, or uses those of ``anchor``. A last one
         finds the nearest, and if it changes little, leaves centres and labels as they are. Exact ones find the nearest
-        and go on to the end, after lists have been given up.
+        and go on to the end, where lists see too little; plain ones are exact and without strides.
     squares : float or None
         Sum of w * ||x||^2 of the rows, where it is known: with it the inertia follows from the sums of the clusters.
-    doubts : int
-        Last passes that found more to gain.
     """
 
     centers: Floats
@@ -284,7 +289,6 @@ class LloydState:
     by_lists: int = 0
     next_pass: NextPass = "all"
     squares: float | None = None
-    doubts: int = 0
 
     @property
     def inertia(self) -> float:
@@ -318,7 +322,8 @@ def run_lloyd(
         How centres go on from their means, from the second pass on. The last pass ends at the means, and so does one
         after the inertia has risen by more than ``config.rtol`` of it.
     lists : ListPlan, optional
-        Where passes look at lists of near centres; default: every pass looks at all centres. Rows then keep no bounds.
+        Where passes look at lists of near centres; default: every pass looks at all centres. Rows keep no bounds while
+        they have lists.
     bounds : bool, default=True
         Whether rows may keep bounds from pass to pass.
     checkpoint : callable, optional
@@ -407,7 +412,8 @@ def _iterate(
 ) -> LloydState:
     """Do one pass."""
     started = time.perf_counter()
-    kind: NextPass = "anchor" if memory.lists is not None and state.next_pass == "all" else state.next_pass
+    kind = _kind(state, memory.lists)
+    stride = PLAIN if kind == "plain" else memory.stride
     anchor = {"anchor": state.centers, "lists": state.anchor}.get(kind)
     value = _shared_value(data, state, memory, anchor)
     known, memory.totals = memory.totals, None  # they are changed in place
@@ -422,8 +428,8 @@ def _iterate(
         totals = _add_up(stats, known, memory.threads)
         update = update_centers(state.centers, totals, None, **settings)
         inertia, squares = _inertia(state, stats, update.explained, memory.stride, measured=value.measured)
-        ends = _ends(state, config, memory, stats.moved, inertia, update.shift, kind, threshold)
-        following = _next_pass(state, memory.lists, kind, done=ends == "done")
+        ends = _ends(state, config, stride, memory.lists, stats.moved, inertia, update.shift, kind, threshold)
+        following = _next_pass(state, memory.lists, kind, ends)
         # A far row that becomes a centre is on no list: clusters wait for one until all centres are looked at.
         last = state.iteration + 1 == config.max_iter
         if update.empty and (following != "lists" or last):
@@ -433,10 +439,10 @@ def _iterate(
     memory.totals = totals
     means, reassigned = update.means, update.reassigned
     if reassigned and anchor is None:  # not all rows have been compared with a centre that was a far row
-        ends, following = "", _next_pass(state, memory.lists, kind, done=False)
+        ends, following = "", _next_pass(state, memory.lists, kind, "")
     moved_share = stats.moved / data.moments.n_rows
     late = state.iteration + 1 >= FIRST_PASSES
-    keeps_bounds = memory.bounds and (memory.lists is None or kind == "exact")
+    keeps_bounds = memory.bounds and (memory.lists is None or kind in ("exact", "plain"))
     if memory.bound_step is None and keeps_bounds and late and bounds_pay(len(means), data.width, moved_share):
         memory.bound_step = level_step(inertia / data.moments.mass)
     seconds = time.perf_counter() - started
@@ -452,7 +458,7 @@ def _iterate(
     elif finished or ends == "risen" or last:
         new = means
     else:
-        new = _beyond(state, entry, means, memory.stride, unit=data.view.unit_rows, threads=memory.threads)
+        new = _beyond(state, entry, means, stride, unit=data.view.unit_rows, threads=memory.threads)
     return LloydState(
         new,
         entry.iteration,
@@ -466,7 +472,6 @@ def _iterate(
         state.by_lists + 1 if kind == "lists" else 0,
         following,
         squares,
-        state.doubts + (kind == "last" and not finished),
     )
 
 
@@ -478,26 +483,44 @@ def _add_up(stats: LloydStats, known: ClusterSums | None, threads: int) -> Clust
     return totals
 
 
+Ends = Literal["", "done", "risen"]
+
+
+def _kind(state: LloydState, lists: ListPlan | None) -> NextPass:
+    """Return how the next pass finds labels."""
+    if lists is None or state.next_pass not in ("all", "anchor", "lists"):
+        return state.next_pass
+    if not lists.tells_apart(state.history):
+        return "exact"
+    return "anchor" if state.next_pass == "all" else state.next_pass
+
+
 def _ends(
     state: LloydState,
     config: KMeansConfig,
-    memory: _Memory,
+    stride: Stride,
+    lists: ListPlan | None,
     moved: int,
     inertia: float,
     shift: float,
     kind: NextPass,
     threshold: float,
-) -> Literal["", "done", "risen"]:
+) -> Ends:
     """Return whether a stopping rule holds, or the inertia has risen."""
     gain = state.inertia - inertia
     # Only strides beyond the means can raise the inertia: then the means are the way back, not the end.
-    risen = memory.stride != PLAIN and gain < -config.rtol * state.inertia
+    risen = stride != PLAIN and gain < -config.rtol * state.inertia
     # Rows that keep their labels prove a fixed point only under centres that were means.
-    settled = moved == 0 and memory.stride == PLAIN
+    settled = moved == 0 and stride == PLAIN
     # A pass by lists costs little, and what follows it much.
-    rtol = config.rtol * (LIST_RTOL if kind == "lists" and memory.lists is not None and memory.lists.full else 1.0)
+    rtol = config.rtol * (LIST_RTOL if kind == "lists" and lists is not None and lists.full else 1.0)
     slow = state.iteration > 0 and gain < rtol * state.inertia and not risen
-    return "done" if settled or shift <= threshold or slow else "risen" if risen else ""
+    # Centres that have hardly moved by lists may yet have far to go.
+    still = shift <= threshold and (kind != "last" or slow)
+    # Passes by lists can go up and down for ever: then it counts what a whole round of them has gained.
+    if kind == "anchor" and 0 < state.by_lists < len(state.history):
+        slow |= state.history[-1 - state.by_lists].inertia - inertia < config.rtol * inertia
+    return "done" if settled or still or slow else "risen" if risen else ""
 
 
 def _shared_value(data: PreparedData, state: LloydState, memory: _Memory, anchor: Floats | None) -> LloydValue:
@@ -523,15 +546,16 @@ def _beyond(state: LloydState, entry: Iteration, means: Floats, stride: Stride, 
     return stride.beyond(state.centers, means, state.previous if telling else None, unit=unit, threads=threads)
 
 
-def _next_pass(state: LloydState, lists: ListPlan | None, kind: NextPass, *, done: bool) -> NextPass:
+def _next_pass(state: LloydState, lists: ListPlan | None, kind: NextPass, ends: Ends) -> NextPass:
     """Return how the pass after one of a kind finds labels."""
-    if lists is None:
-        return "all"
-    if kind == "last":
-        return "anchor" if done or state.doubts + 1 < MOST_DOUBTS else "exact"
+    if lists is None or kind == "plain":
+        return kind
     if kind == "exact":
-        return "exact"
-    if done:
+        return "plain" if ends == "risen" else "exact"
+    if kind == "last":
+        # What it finds beyond `rtol` lists have not seen, and would not see again.
+        return "anchor" if ends == "done" else "exact"
+    if ends == "done":
         return "last"
     if kind == "anchor":
         return "lists"
@@ -596,16 +620,20 @@ def update_centers(
     found = cluster_means(totals.sums, scales.columns, mass, centers, single=single, threads=threads)
     new, shifts = found.means, found.shifts
     sums: dict[int, Floats] = {}
-    for cluster, at in zip(empty, [] if far is None else _takeable(far, len(empty)), strict=False):
+    waiting = [int(cluster) for cluster in empty]
+    for at in [] if far is None else _takeable(far):
         assert far is not None
         donor, weight, row = int(far.labels[at]), float(far.weights[at]), far.rows[at].astype(np.float64)
+        if not waiting:
+            break
         if mass[donor] <= weight:  # the donor would be empty in turn
             continue
+        cluster = waiting.pop(0)
         if donor not in sums:
             sums[donor] = totals.sums[donor] / scales.columns
         sums[donor] = sums[donor] - weight * row
         mass[donor] -= weight
-        sums[int(cluster)], mass[cluster] = weight * row, weight
+        sums[cluster], mass[cluster] = weight * row, weight
     for changed, total in sums.items():
         new[changed] = total / mass[changed]
     full = mass > 0
@@ -621,13 +649,13 @@ def update_centers(
     return Update(new, found.explained, shift, len(empty) - len(still), tuple(int(cluster) for cluster in still))
 
 
-def _takeable(far: FarRows, wanted: int) -> list[int]:
-    """Return the first far rows that are off their centre and differ from each other."""
+def _takeable(far: FarRows) -> list[int]:
+    """Return the far rows that are off their centre and differ from each other."""
     seen: set[bytes] = set()
     out: list[int] = []
     for at in range(len(far.row_ids)):
         bits = (far.rows[at] + 0.0).tobytes()
-        if len(out) == wanted or far.sqdist[at] <= 0:
+        if far.sqdist[at] <= 0:
             break
         if bits not in seen:
             seen.add(bits)

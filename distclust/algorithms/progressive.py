@@ -64,6 +64,10 @@ dimensions k=256     512       1000      4096
 Below 16 rows take a quarter of what a list and its bytes do.
 """
 
+LEAST_LISTED_SHARE = 0.03
+"""Least inertia, as a share of the sum of w * ||x||^2, for passes by lists: rows are rounded to about a hundredth of
+their length, and that must tell centres apart. See ``algorithms/DESIGN.md``."""
+
 PASSES_FROM_SEEDS = 2, 3, 8
 PASSES_WHEN_SETTLED = 8, 16
 """Passes by lists after each pass over all centres: see ``algorithms/DESIGN.md``."""
@@ -125,19 +129,24 @@ def takes_lists(n: int, d: int, dtype: str, config: KMeansConfig, n_clusters: in
     return fits and stride(n, config) != PLAIN
 
 
-def list_plan(*, first: bool, full: bool, labels: bool) -> ListPlan:
+def list_plan(data: PreparedData, config: KMeansConfig, *, first: bool, full: bool, seeds: float) -> ListPlan:
     """Return which passes look at lists.
 
     Parameters
     ----------
+    data : PreparedData
+        All rows.
+    config : KMeansConfig
     first : bool
         Whether centres are seeds, which still go far.
     full : bool
         Whether all rows take part.
-    labels : bool
-        Whether labels are wanted, and so the pass over all centres that proves them.
+    seeds : float
+        Inertia a row of the first centres; infinite where passes have been done.
     """
-    return ListPlan(PASSES_FROM_SEEDS if first else PASSES_WHEN_SETTLED, full, confirm=full and labels)
+    passes = PASSES_FROM_SEEDS if first else PASSES_WHEN_SETTLED
+    least = LEAST_LISTED_SHARE * data.moments.sum_squares / data.moments.n_rows
+    return ListPlan(passes, full, confirm=full and config.compute_labels, least=least, seeds=seeds)
 
 
 def seeding_rung(n: int, config: KMeansConfig) -> Rung:

@@ -45,7 +45,7 @@ class KMeans(CenterEstimator):
     rtol : float, default=1e-4
         Stop when a pass lowers the inertia by less than this share; 0 switches the rule off.
     fit_mode : {"auto", "full", "progressive"}, default="auto"
-        ``progressive`` runs the first passes on growing samples, and from 128 clusters on most passes by lists of
+        ``progressive`` runs the first passes on growing samples, and with many clusters most passes by lists of
         centres near each row; ``auto`` does so where it pays. Labels are those of the nearest centres in each case.
         ``full`` is plain Lloyd on all rows from seeds found among all rows; so is a fit from given centres.
     algorithm : {"auto", "lloyd"}, default="auto"
@@ -56,8 +56,8 @@ class KMeans(CenterEstimator):
         the nearest 16 cells.
     compute_labels : bool, default=True
         Whether `fit` labels its rows when the centres are found, as scikit-learn's `MiniBatchKMeans` has it. Without,
-        it ends a pass or two earlier; `predict` labels rows later, these or others. `partial_fit` labels its batches
-        in any case.
+        it ends a pass or two earlier, where lists see no more to gain; `predict` labels rows later, these or others.
+        `partial_fit` labels its batches in any case.
     metric : {"euclidean", "cosine"}, default="euclidean"
         ``cosine`` is spherical k-means.
     precision : {"float32", "float64"}, default="float32"

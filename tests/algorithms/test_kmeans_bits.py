@@ -14,7 +14,6 @@ from distclust.algorithms.kmeans import fit_kmeans
 from distclust.algorithms.kmeans_config import KMeansConfig
 from distclust.engines.local import LocalEngine
 from distclust.engines.protocol import Engine
-from distclust.ops import bounds
 from distclust.ops.assign import assign, predict
 from distclust.testing.hostile import HostileEngine
 from tests.algorithms.rows import prepared, random_sizes
@@ -96,24 +95,6 @@ def test_the_rounds_of_scalable_seeding_agree(weighted: bool, monkeypatch: pytes
         whole = fit_bits(local, X, None, config, weights=weights)
         assert fit_bits(local, X, random_sizes(rng, 3000, 9), config, weights=weights) == whole
         assert fit_bits(hostile, X, random_sizes(rng, 3000, 6), config, weights=weights) == whole
-
-
-@pytest.fixture
-def bounds_always(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Keep bounds whatever the shape; return the pairs compared by each assignment with bounds."""
-    monkeypatch.setattr(bounds, "LEAST_CLUSTERS_BY_WIDTH", ((1, 1),))
-    monkeypatch.setattr(bounds, "MOST_BYTES_PER_VALUE", 10**9)
-    monkeypatch.setattr(bounds, "MOST_MOVED", 1.0)
-    pairs: list[int] = []
-    assign_bounded = bounds.assign_bounded
-
-    def counted(*arguments: Any) -> Any:
-        labels, sqdist, compared = assign_bounded(*arguments)
-        pairs.append(compared)
-        return labels, sqdist, compared
-
-    monkeypatch.setattr(bounds, "assign_bounded", counted)
-    return pairs
 
 
 @pytest.mark.parametrize("kind", KINDS)

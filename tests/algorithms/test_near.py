@@ -44,6 +44,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Take lists on small data; count how often lists are made and used."""
     monkeypatch.setattr(progressive, "LIST_CLUSTERS_BY_WIDTH", ((48, 64), (16, 150)))
     monkeypatch.setattr(progressive, "LEAST_SAMPLE", 1000)
+    monkeypatch.setattr(progressive, "LEAST_LISTED_SHARE", 0.0)
     seen: Counter[str] = Counter()
 
     def counted(name: str) -> Callable[..., Any]:
@@ -357,15 +358,17 @@ def groups(width: int, spread: float) -> np.ndarray:
     return (middles[rng.integers(0, 12, 9000)] + spread * rng.normal(size=(9000, width))).astype(np.float32)
 
 
-@pytest.mark.parametrize(("width", "spread"), [(48, 0.1), (48, 0.03), (16, 0.1), (16, 0.03)])
+@pytest.mark.parametrize("share", [0.0, progressive.LEAST_LISTED_SHARE])
+@pytest.mark.parametrize(("width", "spread"), [(48, 0.1), (48, 0.03), (48, 1e-3), (16, 0.1), (16, 0.03), (16, 1e-3)])
 def test_rows_in_tight_groups_are_clustered_as_by_exact_passes(
-    width: int, spread: float, engine: Engine, calls: Counter[str]
+    width: int, spread: float, share: float, engine: Engine, calls: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(progressive, "LEAST_LISTED_SHARE", share)
     clusters = K if width == WIDTH else 150
     with prepared(engine, groups(width, spread)) as data:
         exact = fit_kmeans(engine, data, config(n_clusters=clusters, fit_mode="full", rtol=1e-4, max_iter=300))
         found = fit_kmeans(engine, data, config(n_clusters=clusters, rtol=1e-4, max_iter=300))
-        assert calls["assign_listed"]
+        assert bool(calls["assign_listed"]) == (share == 0.0)
         inertias = [assign(engine, data, result.centers).inertia.total() for result in (found, exact)]
     assert found.converged
     assert found.n_iter < 100
@@ -378,13 +381,27 @@ def test_lists_that_see_too_little_are_given_up(engine: Engine, calls: Counter[s
         found = fit_kmeans(engine, data, config(rtol=1e-5, max_iter=300), kept)
     kinds = [json.loads(state)["state"]["next_pass"] for state, _ in kept.steps[:-1]]
     assert found.converged
-    assert kinds.count("last") == lloyd.MOST_DOUBTS
-    assert kinds[-1] == "exact"
-    assert not {"lists", "anchor", "last"} & set(kinds[kinds.index("exact") :])
+    assert kinds.count("last") == 1
+    assert "exact" in kinds
+    assert set(kinds[kinds.index("exact") :]) <= {"exact", "plain"}
     for start in range(kinds.index("last"), len(kinds)):
         with prepared(engine, groups(WIDTH, 0.003), [4000, 5000]) as data:
             again = fit_kmeans(engine, data, config(rtol=1e-5, max_iter=300), Kept(start, list(kept.steps)))
         assert again.vectors.tobytes() == found.vectors.tobytes()
+
+
+@pytest.mark.parametrize("width", [16, 31, WIDTH])
+def test_engines_agree_where_exact_passes_with_bounds_follow_lists(
+    width: int, calls: Counter[str], bounds_always: list[int]
+) -> None:
+    X, rng = groups(width, 0.003), np.random.default_rng(0)
+    settings = config(n_clusters=K if width == WIDTH else 150, rtol=1e-5, max_iter=60)
+    with LocalEngine(2) as local, HostileEngine(1) as hostile:
+        whole = fit_bits(local, X, None, settings)
+        assert calls["assign_listed"]
+        assert bounds_always or width < WIDTH
+        assert fit_bits(hostile, X, random_sizes(rng, len(X), 5), settings) == whole
+        assert fit_bits(local, X, None, replace(settings, algorithm="lloyd")) == whole
 
 
 @pytest.mark.parametrize("empty", [1, 69])
