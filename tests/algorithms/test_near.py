@@ -433,3 +433,19 @@ def test_the_history_of_a_list_pass_is_of_its_labels(engine: Engine, calls: Coun
     inertia = [entry.inertia for entry in result.history if entry.rows == 6000]
     assert inertia[-1] == min(inertia)
     assert lloyd.LIST_RTOL < 1
+
+
+def test_a_row_that_its_cluster_cannot_spare_leaves_the_next_to_an_empty_one() -> None:
+    sums = np.array([[9.0, 0.0], [10.0, 5.0], [0.0, 0.0]])
+    totals = lloyd.ClusterSums(np.arange(3), sums.astype(np.int64), np.array([1, 5, 0]), np.array([1, 5, 0]))
+    far = lloyd.FarRows(
+        3,
+        np.array([4.0, 2.0, 0.0]),
+        np.array([7, 3, 5]),
+        np.array([[9.0, 0.0], [4.0, 1.0], [2.0, 1.0]]),
+        np.array([0, 1, 1], np.int32),
+        np.ones(3),
+    )
+    update = lloyd.update_centers(np.zeros((3, 2)), totals, far, lloyd.SumScales(np.ones(2), 1.0), unit=False)
+    assert update.means.tolist() == [[9.0, 0.0], [1.5, 1.0], [4.0, 1.0]]
+    assert (update.reassigned, update.empty) == (1, ())
