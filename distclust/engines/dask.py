@@ -229,7 +229,8 @@ class DaskEngine(BaseEngine):
                 continue
             self._check_connection()
             error = future.exception() if future.status == "error" else None
-            if error is None and future.status != "pending":
+            # "lost" where a worker died after its task had ended, and before its outcome was fetched.
+            if error is None and future.status not in ("pending", "lost"):
                 raise EngineLostError("A task was cancelled on the scheduler.", where=f"stage {job.label!r}")
             if error is None or isinstance(error, KilledWorker):
                 job.lost(number, "its worker died")

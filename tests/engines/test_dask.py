@@ -73,6 +73,20 @@ class TestDask(EngineSuite):
         assert count(diary, "trouble") == 2
         client.wait_for_workers(2, timeout=30)
 
+    def test_outcome_that_died_with_its_worker_is_computed_again(self, engine, pinned, monkeypatch):
+        fetch, lost = engine._fetch, []
+
+        def late(done):
+            if not lost:
+                number, future = next(iter(done.items()))
+                future._state.lose()  # as the scheduler tells, between the end of the task and the fetching
+                lost.append(number)
+            return fetch(done)
+
+        monkeypatch.setattr(engine, "_fetch", late)
+        assert engine.fold(pinned, Indices(), join, label="order") == list(range(len(self.sizes)))
+        assert len(lost) == 1
+
     def test_large_value_survives_its_worker(self, engine, pinned, diary, client):
         value = np.arange(500_000, dtype=np.float64)
         with engine.share(value) as shared:
