@@ -33,7 +33,6 @@ from distclust.algorithms.vectors import block_centers, stored_vectors
 from distclust.artifacts.checkpoint import Checkpoint, Checkpoints
 from distclust.engines.events import StageEnded, StageStarted
 from distclust.engines.protocol import Engine
-from distclust.engines.sampled import ALL_ROWS
 from distclust.errors import CancelledError, DataError
 from distclust.ops.assign import assign
 from distclust.ops.centers import CenterSet
@@ -189,7 +188,7 @@ def _climb(data: PreparedData, config: KMeansConfig, samples: Samples, state: Ll
 def _seeds_inertia(samples: Samples, data: PreparedData, centers: Floats) -> float:
     """Return about the inertia a row of first centres, from a few rows."""
     n = data.moments.n_rows
-    engine, sampled, _ = samples.on(Rung(ALL_ROWS * min(JUDGED_ROWS, n) // n, min(JUDGED_ROWS, n)))
+    engine, sampled, _ = samples.on(Rung.about(min(JUDGED_ROWS, n), n))
     return mean_sqdist(engine, sampled, centers.astype(data.view.dtype)) * data.moments.mass / n
 
 

@@ -623,9 +623,9 @@ def update_centers(
     waiting = [int(cluster) for cluster in empty]
     for at in [] if far is None else _takeable(far):
         assert far is not None
-        donor, weight, row = int(far.labels[at]), float(far.weights[at]), far.rows[at].astype(np.float64)
         if not waiting:
             break
+        donor, weight, row = int(far.labels[at]), float(far.weights[at]), far.rows[at].astype(np.float64)
         if mass[donor] <= weight:  # the donor would be empty in turn
             continue
         cluster = waiting.pop(0)

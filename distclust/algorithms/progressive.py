@@ -93,6 +93,12 @@ class Rung:
     limit: int
     rows: int
 
+    @classmethod
+    def about(cls, rows: int, n: int) -> Rung:
+        """Return the sample of about so many of n rows."""
+        # Integers: the limit must not depend on how a float rounds.
+        return cls(ALL_ROWS * rows // n, rows)
+
     @property
     def is_full(self) -> bool:
         """Whether all rows take part."""
@@ -110,8 +116,7 @@ def ladder(n: int, config: KMeansConfig) -> tuple[Rung, ...]:
         return (full,)
     rungs, rows = [], max(LEAST_SAMPLE, ROWS_PER_CENTER * k)
     while rows * GROWTH <= n:
-        # Integers: the limit must not depend on how a float rounds.
-        rungs.append(Rung(ALL_ROWS * rows // n, rows))
+        rungs.append(Rung.about(rows, n))
         rows *= GROWTH
     return (*rungs, full)
 
@@ -155,7 +160,7 @@ def seeding_rung(n: int, config: KMeansConfig) -> Rung:
     rows = max(LEAST_SAMPLE, SEED_ROWS_PER_CENTER * config.n_clusters)
     if config.fit_mode == "full" or not isinstance(config.init, str) or rows >= n:
         return first
-    return Rung(ALL_ROWS * rows // n, rows)
+    return Rung.about(rows, n)
 
 
 class Samples:

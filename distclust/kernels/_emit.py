@@ -127,6 +127,14 @@ class Emitter:
             out.append(phi)
         return out
 
+    def each(
+        self, count: ir.Value, step: Callable[[int], Callable[[ir.Value, list[ir.Value]], list[ir.Value]]]
+    ) -> None:
+        """Emit a loop over `count` elements by whole vectors, then one over the rest; ``step(lanes)`` is the body."""
+        groups = self.ir.and_(count, ir.Constant(I64, -self.lanes))
+        self.loop(ir.Constant(I64, 0), groups, self.lanes, [], step(self.lanes))
+        self.loop(groups, count, 1, [], step(1))
+
 
 @intrinsic
 def address(typing_context, array):

@@ -23,7 +23,6 @@ INFINITE_BITS = 0x7F800000
 """Bits of infinity in float32; those of numbers are below, of NaN above."""
 
 _MAGNITUDE = 0x7FFFFFFF
-_LANES = 8
 _WRITTEN = 16
 """Values written at once: a whole cache line, where rows begin at one."""
 
@@ -84,9 +83,7 @@ def make_add_moments(dtype: str, rows: int, low_part: float) -> Any:
 
                 return body
 
-            groups = builder.and_(d, ir.Constant(I64, -_LANES))
-            emit.loop(ir.Constant(I64, 0), groups, _LANES, [], step(_LANES))
-            emit.loop(groups, d, 1, [], step(1))
+            emit.each(d, step)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 9), codegen

@@ -101,9 +101,7 @@ def make_add_row(dtype: str) -> Any:
 
                 return add
 
-            groups = builder.and_(d, ir.Constant(I64, -_LANES))
-            emit.loop(ir.Constant(I64, 0), groups, _LANES, [], step(_LANES))
-            emit.loop(groups, d, 1, [], step(1))
+            emit.each(d, step)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.float64, types.int64, types.int64, types.int64), codegen
@@ -133,9 +131,7 @@ def make_move_row(dtype: str) -> Any:
 
                 return move
 
-            groups = builder.and_(d, ir.Constant(I64, -_LANES))
-            emit.loop(ir.Constant(I64, 0), groups, _LANES, [], step(_LANES))
-            emit.loop(groups, d, 1, [], step(1))
+            emit.each(d, step)
             return context.get_dummy_value()
 
         kinds = [types.int64, types.float64, *[types.int64] * 4]
