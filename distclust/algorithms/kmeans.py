@@ -12,7 +12,6 @@ import numpy.typing as npt
 from distclust.algorithms.candidates import mean_sqdist
 from distclust.algorithms.kmeans_config import KMeansConfig
 from distclust.algorithms.lloyd import (
-    PLAIN,
     Iteration,
     LloydState,
     history_from_json,
@@ -159,7 +158,7 @@ def _climb(data: PreparedData, config: KMeansConfig, samples: Samples, state: Ll
         rung = rungs[state.rung]
         part, sampled, settings = samples.on(rung)
         stage = "lloyd" if rung.is_full else "sample"
-        if rung.is_full and far != PLAIN and not state.iteration:
+        if rung.is_full and not state.iteration:
             state = replace(state, squares=data.moments.sum_squares)
         plan = None
         if listed:

@@ -139,15 +139,13 @@ class LloydStep:
         """Assign the rows of a block and sum."""
         # The old labels first: should they be lost, finding them again must not push out the new ones.
         old = None if value.previous is None else value.previous.labels(block, context)
-        sqdist = None
         if value.bounded is not None:
-            labels, sqdist = value.bounded.assign(block, old, context)
+            labels = value.bounded.labels(block, old, context)
         else:
             labels = value.rule.labels(block, context)
-            if value.measured:
-                sqdist = row_sqdist(block.x, value.centers.rows, labels)
         inertia = FixedPair.zeros(1, value.inertia_scale)
-        if sqdist is not None and value.measured:
+        if value.measured:
+            sqdist = row_sqdist(block.x, value.centers.rows, labels)
             fixed_sums(sqdist, block.weights, np.zeros(block.n, np.int32), inertia.scale, inertia.high, inertia.low)
         moved = block.n if old is None else int(np.count_nonzero(old != labels))
         sums = _totals(block, labels, value) if old is None or value.totals else _changes(block, old, labels, value)

@@ -18,6 +18,8 @@ from distclust.engines.open import open_engine
 from distclust.engines.protocol import Engine, EngineOptions
 from distclust.kernels.bounded import bounds_bytes
 from distclust.kernels.near import LISTED
+from distclust.kernels.rounded import rounded_bytes
+from distclust.kernels.screened import screens
 from distclust.ops.bounds import bounds_pay
 from distclust.ops.exchange import RANGE_BYTES
 from distclust.ops.profile import plan
@@ -52,7 +54,8 @@ class PlanView:
     block_bytes : int
         Of the largest partition, decoded.
     scratch_bytes : int
-        Decoded rows, row ids, weights, labels, and bounds or lists of near centres of all partitions, over all nodes.
+        Decoded rows, row ids, weights, labels, rounded rows, bounds or lists of near centres of all partitions, over
+        all nodes.
     model_bytes : int
         Centres as the tasks compare them.
     task_bytes : int
@@ -121,13 +124,10 @@ def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[Partiti
     item = 8 if job.precision == "float64" else 4
     weight = _WEIGHT if job.weight_column else 0
     k, d = job.settings().n_clusters, source.width
-    if _lists(job, k, source):
-        kept = LISTED * _LISTED
-    else:
-        kept = bounds_bytes(1, k) if job.algorithm == "auto" and bounds_pay(k, d, 0.0) else 0
+    levels = is_two_level(job.settings())
+    kept = 0 if levels else _kept(job, k, d, lists=_lists(job, k, source))
     largest = max(ref.n_rows for ref in refs)
     block = largest * (d * item + _ROW_ID + weight)
-    levels = is_two_level(job.settings())
     traffic = _two_levels(job, k, source, block, item) if levels else _flat(job, k, source, block, item)
     tasks = min(len(refs), engine.info.slots * getattr(engine, "tasks_per_slot", 1))
     travels = 0 if engine.info.sees_driver_memory else tasks
@@ -153,6 +153,14 @@ def _view(job: KMeansJob, engine: Engine, source: Source, refs: Sequence[Partiti
         other_passes=traffic.others,
         notes=_notes(job, k, source),
     )
+
+
+def _kept(job: KMeansJob, k: int, d: int, *, lists: bool) -> int:
+    """Return the bytes that a row keeps from pass to pass beside its labels."""
+    kept = rounded_bytes(1, d) if screens(k, d, job.precision, anywhere=lists) else 0
+    if lists:
+        return kept + LISTED * _LISTED
+    return kept + (bounds_bytes(1, k, d) if job.algorithm == "auto" and bounds_pay(k, d, 0.0) else 0)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from distclust.kernels._products import pair_sums
 WORD = 64
 """Bounds that are tested together: bits of a mask."""
 
-QUICK_LANES = 32
-"""16-bit values that are multiplied together; rounded rows are padded to a multiple of it."""
+QUICK_LANES = 64
+"""16-bit values that are multiplied together, as two vectors: one sum would wait for itself."""
 
 PAIRS = 4
 """Rounded centres that one rounded row is multiplied with together. 8 and 16 took as long per pair, and pad more."""
@@ -93,7 +93,10 @@ def count_bits(typing_context, mask):
 
 
 def make_round_row(dtype: str) -> Any:
-    """Return ``round_row(x, scale, d, out)``: the 16-bit integers nearest to ``x * scale``, a float of `dtype`."""
+    """Return ``round_row(x, scale, d, out)``, which stores the 16-bit integers nearest to ``x * scale``.
+
+    `scale` is a float of `dtype`, and so is what is returned: the sum of squares of what rounding took away.
+    """
     scalar = types.float32 if dtype == "float32" else types.float64
     lanes = LANES[dtype]
 
@@ -111,26 +114,28 @@ def make_round_row(dtype: str) -> Any:
                 rint = builder.module.declare_intrinsic(f"llvm.rint.{suffix}", (), ir.FunctionType(kind, [kind]))
                 integers = [ir.VectorType(t, width) if width > 1 else t for t in (I32, _I16)]
 
-                def body(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+                def body(i: ir.Value, squares: list[ir.Value]) -> list[ir.Value]:
                     value = emit.load(emit.place(x, i), kind, emit.size)
-                    value = builder.call(rint, [builder.fmul(value, factors if width > 1 else scale)])
-                    value = builder.trunc(builder.fptosi(value, integers[0]), integers[1])
-                    emit.store(value, emit.place(out, i, 2), 2)
-                    return []
+                    value = builder.fmul(value, factors if width > 1 else scale)
+                    rounded = builder.call(rint, [value])
+                    integer = builder.trunc(builder.fptosi(rounded, integers[0]), integers[1])
+                    emit.store(integer, emit.place(out, i, 2), 2)
+                    left = builder.fsub(value, rounded)
+                    return [builder.fadd(squares[0], builder.fmul(left, left))]
 
                 return body
 
-            emit.loop(ir.Constant(I64, 0), whole, lanes, [], step(lanes))
-            emit.loop(whole, d, 1, [], step(1))
-            return context.get_dummy_value()
+            squares = emit.loop(ir.Constant(I64, 0), whole, lanes, [emit.same(0.0)], step(lanes))
+            (square,) = emit.loop(whole, d, 1, [emit.total(*squares)], step(1))
+            return square
 
-        return types.void(types.int64, scalar, types.int64, types.int64), codegen
+        return scalar(types.int64, scalar, types.int64, types.int64), codegen
 
     return round_row
 
 
-def make_products() -> Any:
-    """Return ``products(x, centers, stride, ids, d, out)``: int32 products of a rounded row and `PAIRS` centres.
+def make_products(pairs: int) -> Any:
+    """Return ``products(x, centers, stride, ids, d, out)``: int32 products of a rounded row and 1, 2, 4 or 8 centres.
 
     `ids` (int32) are the centres' places in `centers`, `stride` bytes apart; `d` is a multiple of `QUICK_LANES`.
     """
@@ -140,21 +145,25 @@ def make_products() -> Any:
         def codegen(context, builder, signature, arguments):
             x, centers, stride, ids, d, out = arguments
             emit = Emitter(builder, "float32")
-            shorts = ir.VectorType(_I16, QUICK_LANES)
+            shorts = ir.VectorType(_I16, QUICK_LANES // 2)
             starts = []
-            for q in range(PAIRS):
+            for q in range(pairs):
                 at = builder.zext(emit.load(emit.place(ids, q, 4), I32, 4), I64)
                 starts.append(builder.add(centers, builder.mul(at, stride)))
 
             def body(i: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
-                values = emit.load(emit.place(x, i, 2), shorts, 2)
-                return [
-                    builder.add(total, _multiply(emit, values, emit.load(emit.place(start, i, 2), shorts, 2)))
-                    for total, start in zip(sums, starts, strict=True)
-                ]
+                out = []
+                for half in range(2):
+                    at = emit.add(i, half * QUICK_LANES // 2)
+                    values = emit.load(emit.place(x, at, 2), shorts, 2)
+                    for total, start in zip(sums[half * pairs :], starts, strict=False):
+                        other = emit.load(emit.place(start, at, 2), shorts, 2)
+                        out.append(builder.add(total, _multiply(emit, values, other)))
+                return out
 
             nothing = ir.Constant(emit.indices, [0] * _LANES)
-            sums = emit.loop(ir.Constant(I64, 0), d, QUICK_LANES, [nothing] * PAIRS, body)
+            both = emit.loop(ir.Constant(I64, 0), d, QUICK_LANES, [nothing] * (2 * pairs), body)
+            sums = [builder.add(*halves) for halves in zip(both[:pairs], both[pairs:], strict=True)]
             emit.store(_fold(emit, sums), out, 4)
             return context.get_dummy_value()
 
@@ -176,8 +185,8 @@ def _multiply(emit: Emitter, a: ir.Value, b: ir.Value) -> ir.Value:
 
 
 def _fold(emit: Emitter, vectors: list[ir.Value]) -> ir.Value:
-    """Return one lane for each of `PAIRS` vectors: the sum over its lanes."""
-    run = _LANES // 2
+    """Return one lane for each of a few vectors: the sum over its lanes."""
+    pairs, run = len(vectors), _LANES // 2
     while len(vectors) > 1:
         masks = [
             ir.Constant(emit.indices, [i for i in range(2 * _LANES) if (i % (2 * run) >= run) == upper])
@@ -190,7 +199,7 @@ def _fold(emit: Emitter, vectors: list[ir.Value]) -> ir.Value:
         run //= 2
     (vector,) = vectors
     lanes = _LANES
-    while lanes > PAIRS:
+    while lanes > pairs:
         lanes //= 2
         kind = ir.VectorType(I32, lanes)
         vector = emit.ir.add(

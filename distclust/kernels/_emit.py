@@ -47,6 +47,12 @@ class Emitter:
         name = f"llvm.vector.reduce.fmin.{self._suffix}"
         return self.ir.call(self.ir.module.declare_intrinsic(name, (), signature), [vector])
 
+    def total(self, vector: ir.Value) -> ir.Value:
+        """Return the sum of the lanes of a vector, one added after the other."""
+        signature = ir.FunctionType(self.scalar, [self.scalar, self.vector])
+        fold = self.ir.module.declare_intrinsic(f"llvm.vector.reduce.fadd.{self._suffix}", (), signature)
+        return self.ir.call(fold, [ir.Constant(self.scalar, 0.0), vector])
+
     def add(self, value: ir.Value, number: int) -> ir.Value:
         return self.ir.add(value, ir.Constant(I64, number))
 

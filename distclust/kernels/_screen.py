@@ -276,11 +276,7 @@ def round_bytes(typing_context, x, scale, step, d, out, sums):
         add = builder.module.declare_intrinsic(
             f"llvm.vector.reduce.add.v{lanes}i32", (), ir.FunctionType(I32, [emit.indices])
         )
-        fold = builder.module.declare_intrinsic(
-            f"llvm.vector.reduce.fadd.v{lanes}f32", (), ir.FunctionType(emit.scalar, [emit.scalar, emit.vector])
-        )
-        start = [builder.call(add, [totals])]
-        start += [builder.call(fold, [ir.Constant(emit.scalar, 0.0), part]) for part in (squares, own)]
+        start = [builder.call(add, [totals]), emit.total(squares), emit.total(own)]
         total, square, own = emit.loop(whole, d, 1, start, body(True))
         for at, value in enumerate((square, builder.sitofp(total, emit.scalar), own)):
             emit.store(value, emit.place(sums, at), 4)

@@ -2,19 +2,19 @@
 
 Of each row and centre a lower bound of their distance is kept in one byte. When a centre moves, its bounds fall by
 the length of the move; a centre whose bound stays above the row's distance to its own centre cannot be nearer
-(Elkan, *Using the triangle inequality to accelerate k-means*, 2003). For what is left, the distance is taken between
-row and centre rounded to 16-bit integers, which is a bound again and several times cheaper than the distance; then,
-for what is left of that, the distance itself in float64. Where two centres are as near as float32 scores can tell,
-the scores of `assign_nearest` decide.
+(Elkan, *Using the triangle inequality to accelerate k-means*, 2003). Distances are taken between row and centre rounded
+to 16-bit integers, which bound the true ones from both sides, at half the bytes and half the work; only where these
+leave more than one centre, the row itself is read and distances are taken in float64. Where two centres are as near as
+float32 scores can tell, the scores of `assign_nearest` decide.
 
 Bounds decide what is computed, never its result: every comparison leaves room for the rounding of those scores.
 
-Axis letters: n rows, d dimensions, k centres, w centres padded to words of 64.
+Axis letters: n rows, d dimensions, q dimensions padded to vectors of 16-bit integers, k centres, w centres padded to
+words of 64.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -39,8 +39,9 @@ from distclust.kernels._bytes import (
 )
 from distclust.kernels._emit import LANES, SIZES, address
 from distclust.kernels._jit import jit, once
-from distclust.kernels._rows import make_row_sqdist, make_row_sqnorm
+from distclust.kernels._rows import make_row_sqdist, make_row_sqnorm, prefetch
 from distclust.kernels._ukernel import make_lane_minimum, make_score_tile
+from distclust.kernels.aligned import aligned_empty
 from distclust.kernels.lloyd import row_sqdist
 from distclust.kernels.nearest import PackedCenters, assign_nearest
 from distclust.kernels.rounded import RoundedRows
@@ -63,6 +64,9 @@ _TINIEST = {"float32": 2.0**-149, "float64": 2.0**-1074}
 _QUICK_LENGTH = 32767.0
 """Length of a rounded row or centre: by Cauchy and Schwarz no sum of products leaves 31 bits."""
 
+_LENGTH_UP = _QUICK_LENGTH * (1 + 2.0**-18)
+"""Above the length of a row, in its steps."""
+
 _LEAST_LENGTH, _MOST_LENGTH = 1e-15, 1e15
 """Lengths of rows and centres that are rounded: their squares are far from the ends of float32."""
 
@@ -73,11 +77,13 @@ class QuickCenters(NamedTuple):
     rows: np.ndarray
     """[k, d], as given."""
     quick: npt.NDArray[np.int16]
-    """[k, d padded to 32] centres, rounded to multiples of their steps."""
+    """[k, q] centres, rounded to multiples of their steps."""
     steps: npt.NDArray[np.float32]
     """[k]; 0 for centres that are not rounded."""
     sqnorms: npt.NDArray[np.float32]
     """[k] squared lengths; -inf for centres that are not rounded, so that nothing is concluded from it."""
+    error: float
+    """Largest length of a rounding error, in steps."""
 
 
 class Bounds:
@@ -87,30 +93,33 @@ class Bounds:
     ----------
     data : uint8 array
         See `bounds_bytes`; kept and passed on as one piece, so that levels never meet floors of another pass.
-    n, k : int
+    n, k, d : int
     """
 
-    def __init__(self, data: npt.NDArray[np.uint8], n: int, k: int) -> None:
+    def __init__(self, data: npt.NDArray[np.uint8], n: int, k: int, d: int) -> None:
         self.data = data
-        width = _padded(k)
-        cut = n * width
-        self.levels: npt.NDArray[np.uint8] = data[:cut].reshape(n, width)
+        levels = n * _padded(k)
+        rounded = levels + 2 * n * _quick_width(d)
+        self.levels: npt.NDArray[np.uint8] = data[:levels].reshape(n, _padded(k))
         """uint8 [n, w]: one of each row and centre."""
-        self.rows: npt.NDArray[np.float64] = data[cut:].view(np.float64).reshape(n, _KNOWN)
-        """float64 [n, 3]: floor (not negative, a float32), squared length, squared distance to the row's centre."""
+        self.quick: npt.NDArray[np.int16] = data[levels:rounded].view(np.int16).reshape(n, _quick_width(d))
+        """int16 [n, q]: the rows, rounded to multiples of steps that follow from their lengths."""
+        self.rows: npt.NDArray[np.float64] = data[rounded:].view(np.float64).reshape(n, _KNOWN)
+        """float64 [n, 5]: floor (not negative, a float32), squared length, upper bound of the squared distance to the
+        row's centre; step of the rounded row, 0 where it is not rounded, and length of its rounding error."""
 
     @classmethod
-    def empty(cls, n: int, k: int) -> Bounds:
+    def empty(cls, n: int, k: int, d: int) -> Bounds:
         """Make room for bounds, whatever it holds."""
-        return cls(_aligned((bounds_bytes(n, k),), np.uint8), n, k)
+        return cls(aligned_empty((bounds_bytes(n, k, d),), np.uint8), n, k, d)
 
 
-_KNOWN = 3
+_KNOWN = 5
 
 
-def bounds_bytes(n: int, k: int) -> int:
-    """Return the bytes that bounds of n rows and k centres take."""
-    return n * (_padded(k) + 8 * _KNOWN)
+def bounds_bytes(n: int, k: int, d: int) -> int:
+    """Return the bytes that bounds of n rows of d values and k centres take."""
+    return n * (_padded(k) + 2 * _quick_width(d) + 8 * _KNOWN)
 
 
 def _padded(k: int) -> int:
@@ -118,8 +127,13 @@ def _padded(k: int) -> int:
     return -(-k // WORD) * WORD
 
 
+def _quick_width(d: int) -> int:
+    """Return the 16-bit values that a row of d values is rounded to, in whole vectors."""
+    return -(-d // QUICK_LANES) * QUICK_LANES
+
+
 def quick_centers(centers: np.ndarray) -> QuickCenters:
-    """Prepare centres for `assign_bounded`.
+    """Round centres for `assign_bounded`.
 
     Parameters
     ----------
@@ -127,19 +141,11 @@ def quick_centers(centers: np.ndarray) -> QuickCenters:
     """
     centers = read_argument(np.ascontiguousarray(centers), "centers", tuple(LANES), (None, None))
     k, d = centers.shape
-    quick = _aligned((k, -(-d // QUICK_LANES) * QUICK_LANES), np.int16)
+    quick = aligned_empty((k, _quick_width(d)), np.int16)
     quick[:, d:] = 0
     steps, sqnorms = np.empty(k, np.float32), np.empty(k, np.float32)
-    _quick_kernel(centers.dtype.name)(centers, quick, steps, sqnorms)
-    return QuickCenters(centers, quick, steps, sqnorms)
-
-
-def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return an uninitialised array that starts at a cache line."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    raw = np.empty(size + WORD, np.uint8)
-    start = -raw.ctypes.data % WORD
-    return raw[start : start + size].view(dtype).reshape(shape)
+    error = _quick_kernel(centers.dtype.name)(centers, quick, steps, sqnorms)
+    return QuickCenters(centers, quick, steps, sqnorms, float(error))
 
 
 def level_falls(old: np.ndarray, new: np.ndarray, step: float) -> npt.NDArray[np.uint8]:
@@ -155,7 +161,7 @@ def level_falls(old: np.ndarray, new: np.ndarray, step: float) -> npt.NDArray[np
     -------
     uint8 [w]
     """
-    moves = np.sqrt(((new.astype(np.float64) - old) ** 2).sum(axis=1))
+    moves = np.sqrt(row_sqdist(new, old, np.arange(len(new), dtype=np.int32)))
     falls = np.zeros(_padded(len(new)), np.uint8)
     falls[: len(new)] = np.clip(np.ceil(moves * (1 + 1e-6) / step), (old != new).any(axis=1), 255)
     return falls
@@ -168,7 +174,7 @@ def first_bounds(
     step: float,
     screened: ScreenedCenters | None = None,
     rounded: RoundedRows | None = None,
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64], Bounds]:
+) -> tuple[npt.NDArray[np.int32], Bounds]:
     """Find the nearest centre of every row from all distances, and keep these as bounds.
 
     Parameters
@@ -189,19 +195,17 @@ def first_bounds(
     -------
     labels : int32 [n]
         As `assign_nearest` gives them.
-    sqdist : float64 [n]
-        As `row_sqdist` gives them for these labels.
     bounds : Bounds
     """
     x = read_argument(x, "x", packed.dtype.name, (None, packed.n_dims))
-    bounds = Bounds.empty(len(x), packed.n_clusters)
+    bounds = Bounds.empty(len(x), packed.n_clusters, packed.n_dims)
     if screened is None:
         labels = _first_bounds(x, packed, step, bounds)
     else:
         labels = screen_rows(x, packed, screened, bounds.levels, bounds.rows, 1.0 / step, rounded)
-    sqdist = row_sqdist(x, centers, labels)
-    bounds.rows[:, 2] = sqdist
-    return labels, sqdist, bounds
+    bounds.quick[:, packed.n_dims :] = 0
+    _quick_rows_kernel(x.dtype.name)(x, np.ascontiguousarray(centers), labels, bounds.quick, bounds.rows)
+    return labels, bounds
 
 
 def _first_bounds(x: np.ndarray, packed: PackedCenters, step: float, bounds: Bounds) -> npt.NDArray[np.int32]:
@@ -236,7 +240,7 @@ def assign_bounded(
     bounds: Bounds,
     step: float,
     packed: Callable[[], PackedCenters],
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64], int]:
+) -> tuple[npt.NDArray[np.int32], int]:
     """Find the nearest centre of every row, and bounds for the next pass.
 
     Parameters
@@ -260,38 +264,32 @@ def assign_bounded(
     -------
     labels : int32 [n]
         As `assign_nearest` gives them.
-    sqdist : float64 [n]
-        As `row_sqdist` gives them for these labels.
     pairs : int
         Pairs of a row and a centre that were compared, of n * k.
     """
     x = read_argument(x, "x", centers.rows.dtype.name, (None, centers.rows.shape[1]))
     n, k = len(x), len(centers.rows)
     levels = write_argument(bounds.levels, "bounds", "uint8", (n, _padded(k)))
-    labels, sqdist, unsure = np.empty(n, np.int32), np.empty(n, np.float64), np.empty(n, np.int64)
-    rounded = _aligned((centers.quick.shape[1],), np.int16)
-    rounded[:] = 0
+    labels, unsure = np.empty(n, np.int32), np.empty(n, np.int64)
     pairs, found = _bounded_kernel(x.dtype.name)(
         x,
+        read_argument(bounds.quick, "quick", "int16", (n, centers.quick.shape[1])),
         read_argument(own, "own", "int32", (n,)),
         *centers,
-        rounded,
         np.empty(k + 32, np.int32),
         read_argument(falls, "falls", "uint8", (levels.shape[1],)),
         levels,
         write_argument(bounds.rows, "rows", "float64", (n, _KNOWN)),
         (*_rounding(x.dtype.name, x.shape[1]), 1.0 / step),
         labels,
-        sqdist,
         unsure,
     )
     for start in range(0, found, _UNSURE_ROWS):
         rows = unsure[start : min(start + _UNSURE_ROWS, found)]
         part = x[rows]
         labels[rows], _ = assign_nearest(part, packed())
-        sqdist[rows] = row_sqdist(part, centers.rows, labels[rows])
-    bounds.rows[:, 2] = sqdist
-    return labels, sqdist, int(pairs) + found * k
+        bounds.rows[rows, 2] = row_sqdist(part, centers.rows, labels[rows])
+    return labels, int(pairs) + found * k
 
 
 @jit
@@ -305,6 +303,22 @@ def winner_limit(near, square, rate, least):
     return (near * (1.0 + 4.0 * rate) + 8.0 * rate * square + 4.0 * least) / (1.0 - 2.5 * rate)
 
 
+@jit
+def quick_scale(square):
+    """Return what a row of a squared length is multiplied with before it is rounded; 0 for rows that are not."""
+    length = np.sqrt(square)
+    return _QUICK_LENGTH / length if _LEAST_LENGTH < length < _MOST_LENGTH else 0.0
+
+
+@jit
+def quick_error(left):
+    """Return the most that a rounded row is off, in steps, from the sum of squares of what rounding took away.
+
+    In float32 that sum is off by a five-hundredth at most (`MOST_DIMS`), the scaled row by 2^-24 of its length 32767.
+    """
+    return np.sqrt(np.float64(left)) * (1.0 + 2.0**-9) + 0.01
+
+
 @once
 def _quick_kernel(dtype: str) -> Any:
     size = SIZES[dtype]
@@ -315,19 +329,42 @@ def _quick_kernel(dtype: str) -> Any:
     @jit(name=f"quick_centers_{dtype}")
     def quick_centers(centers, quick, steps, sqnorms):
         k, d = centers.shape
-        centers_at, quick_at = address(centers), address(quick)
+        centers_at, quick_at, error = address(centers), address(quick), 0.0
         for j in range(k):
             square = sqnorm_of_row(centers_at + j * d * size, d)
-            length = np.sqrt(square)
-            if _LEAST_LENGTH < length < _MOST_LENGTH:
-                scale = kind(_QUICK_LENGTH / length)
+            scale = kind(quick_scale(square))
+            if scale > 0:
                 steps[j], sqnorms[j] = np.float32(1.0 / np.float64(scale)), np.float32(square)
             else:
-                scale = kind(0.0)
                 steps[j], sqnorms[j] = np.float32(0.0), np.float32(0.0 if square == 0 else -np.inf)
-            round_row(centers_at + j * d * size, scale, d, quick_at + j * quick.shape[1] * 2)
+            left = round_row(centers_at + j * d * size, scale, d, quick_at + j * quick.shape[1] * 2)
+            error = max(error, quick_error(left))
+        return error
 
     return quick_centers
+
+
+@once
+def _quick_rows_kernel(dtype: str) -> Any:
+    size = SIZES[dtype]
+    sqdist_of_row = make_row_sqdist(dtype)
+    round_row = make_round_row(dtype)
+    kind = np.float32 if dtype == "float32" else np.float64
+
+    @jit(name=f"quick_rows_{dtype}")
+    def quick_rows(x, centers, labels, quick, known):
+        """Round rows, and measure their distances to their centres, in one reading."""
+        n, d = x.shape
+        x_at, centers_at, quick_at = address(x), address(centers), address(quick)
+        for r in range(n):
+            row_at = x_at + r * d * size
+            known[r, 2] = sqdist_of_row(row_at, centers_at + labels[r] * d * size, d)
+            scale = kind(quick_scale(known[r, 1]))
+            left = round_row(row_at, scale, d, quick_at + r * quick.shape[1] * 2)
+            known[r, 3] = 1.0 / np.float64(scale) if scale > 0 else 0.0
+            known[r, 4] = known[r, 3] * quick_error(left)
+
+    return quick_rows
 
 
 @once
@@ -389,8 +426,7 @@ def _first_kernel(dtype: str, tile: tuple[int, int]) -> Any:
 def _bounded_kernel(dtype: str) -> Any:
     size = SIZES[dtype]
     sqdist_of_row = make_row_sqdist(dtype)
-    round_row = make_round_row(dtype)
-    products = make_products()
+    product, products = make_products(1), make_products(PAIRS)
     score = make_score(dtype)
     kind = np.float32 if dtype == "float32" else np.float64
 
@@ -406,9 +442,10 @@ def _bounded_kernel(dtype: str) -> Any:
                 mask &= ~(np.uint64(1) << np.uint64(own - first))
             at = count
             count += count_bits(mask)
+            mask = four_bits(mask, first, ids_at + at * 4)  # whether there are any costs more to guess than to list
             while mask != 0:
-                mask = four_bits(mask, first, ids_at + at * 4)
                 at += 4
+                mask = four_bits(mask, first, ids_at + at * 4)
         return count
 
     @jit(name=f"best_score_{dtype}")
@@ -429,11 +466,10 @@ def _bounded_kernel(dtype: str) -> Any:
 
     @jit(name=f"bounded_{dtype}")
     def bounded(
-        x, own, centers, quick, steps, sqnorms, rounded, sums, falls, levels, known, rates,
-        labels, sqdist, unsure,
+        x, rounded, own, centers, quick, steps, sqnorms, error, sums, falls, levels, known, rates, labels, unsure,
     ):  # fmt: skip
         n, d = x.shape
-        k = centers.shape[0]
+        k, w = centers.shape[0], levels.shape[1]
         padded = quick.shape[1]
         rate, least, levels_per = rates
         # Arrays that are used by address alone must come from outside: numba frees its own after their last mention.
@@ -447,41 +483,44 @@ def _bounded_kernel(dtype: str) -> Any:
         sums_at, rounded_at, levels_at, falls_at = address(sums), address(rounded), address(levels), address(falls)
         sqnorms_at, steps_at = address(their_sqnorms), address(their_steps)
         squares_at, fresh_at = address(squares), address(fresh)
-        unit_error = 0.51 * np.sqrt(np.float64(d))  # of rounding to integers, with what float32 adds to it
         pairs = found = 0
         for r in range(n):
-            row_at, mine = x_at + r * d * size, own[r]
-            near = known[r, 2]
+            if r + 1 < n:
+                prefetch(levels_at + (r + 1) * w, w)
+                prefetch(rounded_at + (r + 1) * padded * 2, padded * 2)
+            row_at, quick_row, mine = x_at + r * d * size, rounded_at + r * padded * 2, own[r]
+            near, square = known[r, 2], known[r, 1]
+            step, base, slack = known[r, 3], np.float32(square), 0.0
+            if step > 0:
+                slack = 2.0 * (_LENGTH_UP * step * error + known[r, 4] * (_QUICK_LENGTH + 1.0 + error))
+            elif square != 0:
+                base = np.float32(-np.inf)
+            measured = False
             if falls[mine]:
-                near = sqdist_of_row(row_at, centers_at + mine * d * size, d)
-            square = known[r, 1]
+                if base + sqnorms[mine] >= 0:
+                    ids[0] = mine
+                    product(quick_row, quick_at, padded * 2, ids_at, padded, sums_at)
+                    near = (square + np.float64(sqnorms[mine])) * (1.0 + 2.0**-18)
+                    near += np.float64(steps[mine]) * (slack - 2.0 * step * sums[0])
+                else:
+                    near, measured = sqdist_of_row(row_at, centers_at + mine * d * size, d), True
+                known[r, 2] = near
             limit = winner_limit(near, square, rate, least)
             floor = known[r, 0]
             reached = (np.sqrt(limit) * (1 + 1e-12) - floor) * levels_per
             threshold = 255 if reached >= 255 else 0 if reached < 0 else np.int64(reached)
-            labels[r], sqdist[r] = mine, near
-            count = candidates(levels_at + r * levels.shape[1], falls_at, k, threshold, mine, ids_at)
+            labels[r] = mine
+            count = candidates(levels_at + r * w, falls_at, k, threshold, mine, ids_at)
             if count == 0:
                 continue
             pairs += count
-            length = np.sqrt(square)
-            scale, step, base, error = kind(0.0), 0.0, np.float32(square), 0.0
-            if _LEAST_LENGTH < length < _MOST_LENGTH:
-                scale = kind(_QUICK_LENGTH / length)
-                step = 1.0 / np.float64(scale)
-                error = step * unit_error
-            elif length != 0:
-                base = np.float32(-np.inf)
-                length = 0.0
-            round_row(row_at, scale, d, rounded_at)
             for i in range(count, count + PAIRS):
                 ids[i] = mine
             for i in range(count):
                 j = np.uint32(ids[i])
                 their_sqnorms[i], their_steps[i] = sqnorms[j], steps[j]
             for i in range(0, count, PAIRS):
-                products(rounded_at, quick_at, padded * 2, ids_at + i * 4, padded, sums_at + i * 4)
-            slack = 2.0 * (length * unit_error + error * (_QUICK_LENGTH + 1.0 + unit_error))
+                products(quick_row, quick_at, padded * 2, ids_at + i * 4, padded, sums_at + i * 4)
             lowest = quick_squares(
                 sums_at, sqnorms_at, steps_at, count, base, np.float32(2.0 * step), np.float32(slack),
                 np.float32(floor), np.float32(levels_per), squares_at, fresh_at,
@@ -490,6 +529,9 @@ def _bounded_kernel(dtype: str) -> Any:
                 levels[r, np.uint32(ids[i])] = fresh[i]
             if lowest > limit:
                 continue
+            if not measured:
+                near = sqdist_of_row(row_at, centers_at + mine * d * size, d)
+                limit = winner_limit(near, square, rate, least)
             nearest = near
             for i in range(count):
                 j = ids[i]
@@ -499,7 +541,7 @@ def _bounded_kernel(dtype: str) -> Any:
                     if exact[i] < nearest:
                         nearest = exact[i]
                         labels[r] = j
-            sqdist[r] = nearest
+            known[r, 2] = nearest
             near_ties = 0
             limit = winner_limit(nearest, square, rate, least)
             if near <= limit:
@@ -515,7 +557,7 @@ def _bounded_kernel(dtype: str) -> Any:
             elif near_ties > 1:
                 label = best_score(row_at, centers, ties, near_ties)
                 labels[r] = label
-                sqdist[r] = sqdist_of_row(row_at, centers_at + label * d * size, d)
+                known[r, 2] = sqdist_of_row(row_at, centers_at + label * d * size, d)
         return pairs, found
 
     return bounded

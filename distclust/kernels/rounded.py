@@ -58,6 +58,11 @@ def padded_width(h: int) -> int:
     return -(-h // LINE) * LINE
 
 
+def rounded_bytes(n: int, h: int) -> int:
+    """Return the bytes that n rounded rows of h values take."""
+    return n * (padded_width(h) + 4 * len(FLOATS))
+
+
 def round_rows(x: np.ndarray, head: HeadAxes | None = None, known: RoundedRows | None = None) -> RoundedRows:
     """Round rows to bytes.
 

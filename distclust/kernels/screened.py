@@ -109,6 +109,13 @@ class ScreenedCenters(NamedTuple):
         return self.rows.shape[1] if self.head is None else self.head.axes.shape[1]
 
 
+def screens(k: int, d: int, dtype: str, *, anywhere: bool = False) -> bool:
+    """Tell whether k centres in d dimensions are screened on this machine; see `screen_centers`."""
+    if anywhere:
+        return dtype == "float32" and LEAST_LISTED_WIDTH <= d <= MOST_WIDTH
+    return dtype == "float32" and machine().byte_products and k >= LEAST_CENTERS and LEAST_WIDTH <= d <= MOST_WIDTH
+
+
 def screen_centers(
     centers: np.ndarray, packed: PackedCenters, head: HeadAxes | None = None, *, anywhere: bool = False
 ) -> ScreenedCenters | None:
@@ -126,12 +133,8 @@ def screen_centers(
         `distclust.kernels.near`.
     """
     centers = np.ascontiguousarray(centers)
-    if centers.dtype != np.float32 or not (anywhere or machine().byte_products):
-        return None
     k, d = centers.shape
-    if not (LEAST_LISTED_WIDTH if anywhere else LEAST_WIDTH) <= d <= MOST_WIDTH:
-        return None
-    if k < LEAST_CENTERS and not anywhere:
+    if not screens(k, d, centers.dtype.name, anywhere=anywhere):
         return None
     reach = float(np.sqrt(row_sqnorms(centers)).max(initial=0.0))
     if not LEAST_LENGTH < reach < MOST_LENGTH:
@@ -206,7 +209,7 @@ def screen_rows(
         See `assign_labels`.
     levels : uint8 [n, w] or [0, 0]
         See `distclust.kernels.bounded.Bounds`.
-    known : float64 [n, 3] or [0, 0]
+    known : float64 [n, 5] or [0, 0]
         Takes floor and squared length of each row.
     per_length : float
         Levels of a unit of length.

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from distclust.algorithms import seeding
+from distclust.algorithms import lloyd, seeding
 from distclust.algorithms.kmeans import fit_kmeans
 from distclust.algorithms.kmeans_config import KMeansConfig
 from distclust.algorithms.lloyd import LloydState, Stride, run_lloyd
 from distclust.artifacts.checkpoint import Checkpoints
+from distclust.data.block import Block
 from distclust.data.storage import open_storage
 from distclust.engines.events import Event, IterationEnded
 from distclust.engines.local import LocalEngine
-from distclust.engines.protocol import CancelToken, Engine, EngineOptions
+from distclust.engines.protocol import CancelToken, Engine, EngineOptions, StepContext
 from distclust.errors import CancelledError, DataError, UsageError
 from distclust.ops.assign import assign, predict
+from distclust.stats.lloyd import LloydStats
 from tests.algorithms.rows import prepared
 
 
@@ -64,6 +67,41 @@ def test_history_and_exact_inertia(engine: Engine, blobs: np.ndarray) -> None:
     assert result.history[-1].moved == 0
     assert stats.inertia.total() == pytest.approx(((blobs - result.vectors[labels]) ** 2).sum(), rel=1e-6)
     assert stats.counts.tolist() == np.bincount(labels, minlength=4).tolist()
+
+
+@pytest.mark.parametrize(("metric", "weighted"), [("euclidean", False), ("euclidean", True), ("cosine", False)])
+def test_inertia_of_full_fits_is_that_of_their_rows(
+    engine: Engine, blobs: np.ndarray, metric: str, weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = np.random.default_rng(0).uniform(0, 3, len(blobs)) if weighted else None
+    config = KMeansConfig(n_clusters=20, seed=1, fit_mode="full", rtol=0, tol=0)
+    measures: list[bool] = []
+    step = lloyd.LloydStep.__call__
+
+    def noted(self: lloyd.LloydStep, block: Block, value: lloyd.LloydValue, context: StepContext) -> LloydStats:
+        measures.append(value.measured)
+        return step(self, block, value, context)
+
+    monkeypatch.setattr(lloyd.LloydStep, "__call__", noted)
+    with prepared(engine, blobs, weights=weights, metric=metric) as data:
+        summed = fit_kmeans(engine, data, config)
+        assert measures.count(True) == measures.count(False) / (summed.n_iter - 1), "only the first pass measures"
+        monkeypatch.setattr(lloyd, "LEAST_SHARE", math.inf)
+        measures.clear()
+        measured = fit_kmeans(engine, data, config)
+        assert all(measures)
+    assert summed.n_iter == measured.n_iter > 5
+    assert summed.vectors.tobytes() == measured.vectors.tobytes()
+    assert [h.inertia for h in summed.history] == pytest.approx([h.inertia for h in measured.history], rel=1e-13)
+
+
+def test_an_inertia_that_sums_have_no_digits_for_is_measured(engine: Engine, blobs: np.ndarray) -> None:
+    groups = np.repeat(blobs[:30] * 1e4, 20, axis=0) + 1e-2 * np.random.default_rng(0).normal(size=(600, 3))
+    with prepared(engine, groups, precision="float64") as data:
+        result = fit_kmeans(engine, data, KMeansConfig(n_clusters=30, init=groups[::20], rtol=0, tol=0))
+        exact = assign(engine, data, result.centers).inertia.total()
+        assert exact < 1e-9 * data.moments.sum_squares
+    assert result.history[-1].inertia == pytest.approx(exact, rel=1e-12)
 
 
 def test_each_stopping_rule_stops(engine: Engine) -> None:

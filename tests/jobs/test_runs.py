@@ -7,18 +7,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import Result
 
 from distclust.artifacts.lease import acquire
+from distclust.cli.plan import plan_job
 from distclust.cli.session import stopping_signals
+from distclust.config import KMeansJob
+from distclust.data.state import FileState
 from distclust.data.storage import open_storage
 from distclust.engines.protocol import CancelToken
 from distclust.errors import CancelledError
+from distclust.workflows.kmeans import run_kmeans
 from tests.jobs.conftest import BLOBS, ROWS, digests, subprocess_environment, write_rows
 
 LONG = ("-k", "60", "--tol", "0", "--rtol", "0", "--max-iter", "70", "--engine", "local[1]", "--json")
@@ -228,3 +234,27 @@ def test_plan_is_what_the_run_does(
     plan = cli("plan", dataset, "--column", "embedding", "-k", BLOBS, "--engine", "local[2]", "--json", *more)
     cluster(*more)
     assert json.loads(plan.stdout)["partitions"] == len(list((tmp_path / "out" / "labels").iterdir()))
+
+
+@pytest.mark.parametrize("fit_mode", ["full", "progressive"])
+def test_plan_counts_what_rows_keep(fit_mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.random.default_rng(3).normal(size=(12_000, 64)).astype(np.float32)
+    data = write_rows(tmp_path / "data" / "a.parquet", rows)
+    kept: dict[str, dict[Path, int]] = defaultdict(dict)  # bytes by kind and partition
+    for store in ("put", "give"):
+        plain = getattr(FileState, store)
+
+        def counted(self: FileState, kind: str, tag: str, array: np.ndarray, plain: Any = plain) -> None:
+            place = self._directory
+            kept[kind][place] = max(kept[kind].get(place, 0), array.nbytes)
+            plain(self, kind, tag, array)
+
+        monkeypatch.setattr(FileState, store, counted)
+    more = {"fit_mode": fit_mode, "max_iter": 8, "rtol": 1e-4, "output": str(tmp_path / "out")}
+    job = KMeansJob(data=str(data), column="embedding", k=300, **more)
+    planned = plan_job(job)
+    run_kmeans(job)
+    found = {kind: sum(sizes.values()) for kind, sizes in kept.items() if "candidate" not in kind}
+    # Labels are kept twice; blocks hold rows and row ids; what a sample knows of its candidates goes unsaid.
+    assert planned.scratch_bytes == rows.nbytes + 8 * len(rows) + sum(found.values()) + found["labels"]
+    assert ("bounds" in found) == (fit_mode == "full")

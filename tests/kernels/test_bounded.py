@@ -62,19 +62,19 @@ def compare(x: np.ndarray, centers: list[np.ndarray], step: float, screen: bool 
     """Assign rows in turn to each of several sets of centres, with bounds and without; return the pairs compared."""
     packed = pack_centers(centers[0])
     screened = screen_centers(centers[0], packed) if screen else None
-    labels, sqdist, bounds = first_bounds(x, centers[0], packed, step, screened)
+    labels, bounds = first_bounds(x, centers[0], packed, step, screened)
     expected, _ = assign_nearest(x, pack_centers(centers[0]))
     assert np.array_equal(labels, expected)
-    assert np.array_equal(sqdist, row_sqdist(x, centers[0], expected))
+    assert np.array_equal(bounds.rows[:, 2], row_sqdist(x, centers[0], expected))
     pairs = []
     for before, now in pairwise(centers):
         falls = level_falls(before, now, step)
-        labels, sqdist, compared = assign_bounded(
+        labels, compared = assign_bounded(
             x, labels, quick_centers(now), falls, bounds, step, partial(pack_centers, now)
         )
         expected, _ = assign_nearest(x, pack_centers(now))
         assert np.array_equal(labels, expected)
-        assert np.array_equal(sqdist, row_sqdist(x, now, expected))
+        assert (bounds.rows[:, 2] >= row_sqdist(x, now, expected) * (1 - 2.0**-40)).all()
         pairs.append(compared)
     return pairs
 
@@ -124,7 +124,7 @@ def test_bounds_are_below_every_distance(kind: str, dtype: str, d: int, h: int) 
     step = 0.02
     packed = pack_centers(centers)
     head = head_axes(np.linalg.svd(x.astype(float), full_matrices=False)[2][:h].T) if h else None
-    labels, _, bounds = first_bounds(x, centers, packed, step, screen_centers(centers, packed, head))
+    labels, bounds = first_bounds(x, centers, packed, step, screen_centers(centers, packed, head))
     for _ in range(5):
         exact = np.sqrt(((x[:, None].astype(float) - centers[None]) ** 2).sum(-1))
         told = bounds.levels[:, :70] > 0
@@ -133,7 +133,7 @@ def test_bounds_are_below_every_distance(kind: str, dtype: str, d: int, h: int) 
         assert (lowest <= exact)[told].all()
         before, centers = centers, (centers + 0.05 * rng.normal(size=centers.shape)).astype(dtype)
         falls = level_falls(before, centers, step)
-        labels, _, _ = assign_bounded(
+        labels, _ = assign_bounded(
             x, labels, quick_centers(centers), falls, bounds, step, partial(pack_centers, centers)
         )
 
@@ -149,16 +149,16 @@ def test_rows_that_are_rounded_before_get_the_same_bounds(kind: str, h: int) -> 
     screened = screen_centers(centers, packed, head, anywhere=True)
     assert screened is not None
     step = float(np.abs(x).max(initial=1.0)) / 20
-    labels, sqdist, bounds = first_bounds(x, centers, packed, step, screened)
+    labels, bounds = first_bounds(x, centers, packed, step, screened)
     np.testing.assert_array_equal(labels, assign_nearest(x, packed)[0])
     levels, some = bounds.levels[:, :70], slice(None, None, 8)
     exact = np.sqrt(((x[some, None].astype(float) - centers[None]) ** 2).sum(-1))
     assert ((levels[some] == 0) | (bounds.rows[some, :1] + step * levels[some] <= exact)).all()
     again = first_bounds(x, centers, packed, step, screened, round_rows(x, head))
     assert again[0].tobytes() == labels.tobytes()
-    assert again[1].tobytes() == sqdist.tobytes()
-    assert again[2].rows.tobytes() == bounds.rows.tobytes()
-    assert again[2].levels[:, :70].tobytes() == levels.tobytes()
+    assert again[1].rows.tobytes() == bounds.rows.tobytes()
+    assert again[1].quick.tobytes() == bounds.quick.tobytes()
+    assert again[1].levels[:, :70].tobytes() == levels.tobytes()
     with pytest.raises(ValueError, match=r"^rounded is int8 of shape \(4199, 64\).*shape \(4200, 64\) is needed"):
         first_bounds(x, centers, packed, step, screened, round_rows(x[1:], head))
 
@@ -206,13 +206,55 @@ def test_a_level_falls_only_with_its_center() -> None:
 
 
 def test_the_bytes_of_bounds_are_counted() -> None:
-    assert bounds_bytes(10, 65) == Bounds.empty(10, 65).data.nbytes == 10 * (128 + 24)
+    assert bounds_bytes(10, 65, 70) == Bounds.empty(10, 65, 70).data.nbytes == 10 * (128 + 2 * 128 + 40)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("d", [1, 5, 64, 100, 384])
+@pytest.mark.parametrize("kind", ["plain", "offset", "line", "tiny", "huge", "mixed", "zeros"])
+def test_what_rounding_took_away_is_bounded_and_not_much_overrated(kind: str, d: int, dtype: str) -> None:
+    x = rows_of(kind, np.random.default_rng(4), 60, d).astype(dtype)
+    centers = rows_of("plain", np.random.default_rng(5), 3, d).astype(dtype)
+    _, bounds = first_bounds(x, centers, pack_centers(centers), 0.1)
+    steps, told = bounds.rows[:, 3], bounds.rows[:, 4]
+    whole = x.astype(np.float64)
+    off = np.sqrt(((whole - steps[:, None] * bounds.quick[:, :d]) ** 2).sum(axis=1))
+    rounded = steps > 0
+    assert (off[rounded] <= told[rounded]).all()
+    assert (told[rounded] <= 1.01 * off[rounded] + 0.011 * steps[rounded]).all()
+    lengths = np.sqrt((whole**2).sum(axis=1))
+    assert (rounded == ((lengths > 1e-15) & (lengths < 1e15))).all()
+    assert not bounds.quick[:, d:].any()
+    same = quick_centers(x)
+    np.testing.assert_array_equal(same.quick, bounds.quick)
+    assert same.error >= (told[rounded] / steps[rounded]).max(initial=0) * (1 - 1e-12)
+
+
+def test_rows_are_read_only_where_several_centers_may_be_nearest() -> None:
+    rng = np.random.default_rng(6)
+    x = rows_of("plain", rng, 2000, 64).astype(np.float32)
+    centers = x[rng.choice(2000, 96, replace=False)]
+    packed, step = pack_centers(centers), 0.02
+    labels, bounds = first_bounds(x, centers, packed, step)
+    moved = (centers + 1e-3 * rng.normal(size=centers.shape)).astype(np.float32)
+    unseen = np.full_like(x, np.nan)
+    sure, _ = assign_nearest(x, pack_centers(moved))
+    near = np.sort(((x[:, None].astype(float) - moved[None]) ** 2).sum(-1), axis=1)[:, :2]
+    clear = near[:, 1] > near[:, 0] + 2e-3 * (x.astype(float) ** 2).sum(1)
+    assert 100 < clear.sum() < len(x)
+    unseen[~clear] = x[~clear]
+    falls = level_falls(centers, moved, step)
+    found, pairs = assign_bounded(
+        unseen, labels, quick_centers(moved), falls, bounds, step, partial(pack_centers, moved)
+    )
+    assert pairs > 100, "several bounds were in doubt"
+    np.testing.assert_array_equal(found, sure)
 
 
 @pytest.mark.parametrize("width", [w for w in (0, 16, 32) if w <= machine().short_products])
 def test_sums_of_products_do_not_depend_on_the_instruction(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_bytes, "machine", lambda: machine()._replace(short_products=width))
-    products = _bytes.make_products()
+    products = _bytes.make_products(4)
 
     @numba.njit
     def run(x: np.ndarray, centers: np.ndarray, ids: np.ndarray, out: np.ndarray) -> None:
