@@ -158,7 +158,7 @@ def _climb(data: PreparedData, config: KMeansConfig, samples: Samples, state: Ll
         rung = rungs[state.rung]
         part, sampled, settings = samples.on(rung)
         stage = "lloyd" if rung.is_full else "sample"
-        if rung.is_full and not state.iteration:
+        if rung.is_full and state.history and not state.iteration:  # then the first pass is not measured
             state = replace(state, squares=data.moments.sum_squares)
         plan = None
         if listed:

@@ -143,13 +143,22 @@ class LloydStep:
             labels = value.bounded.labels(block, old, context)
         else:
             labels = value.rule.labels(block, context)
-        inertia = FixedPair.zeros(1, value.inertia_scale)
-        if value.measured:
-            sqdist = row_sqdist(block.x, value.centers.rows, labels)
-            fixed_sums(sqdist, block.weights, np.zeros(block.n, np.int32), inertia.scale, inertia.high, inertia.low)
+        none = FixedPair.zeros(1, value.inertia_scale)
+        inertia = _measured(block, labels, value, value.inertia_scale) if value.measured else none
         moved = block.n if old is None else int(np.count_nonzero(old != labels))
         sums = _totals(block, labels, value) if old is None or value.totals else _changes(block, old, labels, value)
         return LloydStats((sums,), inertia, moved)
+
+
+@dataclass(frozen=True)
+class InertiaStep:
+    """Measure the inertia of a pass, after one that did not."""
+
+    scale: float
+
+    def __call__(self, block: Block, value: LloydValue, context: StepContext) -> FixedPair:
+        """Sum the distances of a block's rows to their centres."""
+        return _measured(block, value.rule.labels(block, context), value, self.scale)
 
 
 @dataclass(frozen=True)
@@ -167,6 +176,13 @@ class FarStep:
         at = farthest(sqdist, block.row_ids, self.limit)
         weights = np.ones(len(at)) if block.weights is None else block.weights[at]
         return FarRows(self.limit, sqdist[at], block.row_ids[at], block.x[at], labels[at], weights)
+
+
+def _measured(block: Block, labels: npt.NDArray[np.int32], value: LloydValue, scale: float) -> FixedPair:
+    inertia = FixedPair.zeros(1, scale)
+    sqdist = row_sqdist(block.x, value.centers.rows, labels)
+    fixed_sums(sqdist, block.weights, np.zeros(block.n, np.int32), scale, inertia.high, inertia.low)
+    return inertia
 
 
 def _totals(block: Block, labels: npt.NDArray[np.int32], value: LloydValue) -> ClusterSums:
@@ -392,17 +408,13 @@ def _must_measure(state: LloydState, n: int) -> bool:
     return last.inertia * (n / last.rows) < LEAST_SHARE * state.squares
 
 
-def _inertia(
-    state: LloydState, stats: LloydStats, explained: Floats, stride: Stride, *, measured: bool
-) -> tuple[float, float | None]:
-    """Return the inertia of a pass, measured or from its sums, and the sum of squares that it leads to."""
-    found, squares = stats.inertia.total(), state.squares
-    if measured and (squares is not None or stride == PLAIN):
-        return found, squares
+def _inertia(state: LloydState, found: float | None, explained: Floats) -> tuple[float, float]:
+    """Return the inertia of a pass, as it was measured or from its sums, and the sum of squares that it leads to."""
     explains = math.fsum(explained)  # rounded once, however many clusters there are
-    if squares is None:
-        return found, found + explains
-    return max(squares - explains, 0.0), squares
+    if found is None:
+        assert state.squares is not None
+        return max(state.squares - explains, 0.0), state.squares
+    return found, found + explains if state.squares is None else state.squares
 
 
 def _iterate(
@@ -425,14 +437,18 @@ def _iterate(
         stats: LloydStats = engine.fold(data.pinned, LloydStep(), LloydStats.merge, shared, label="lloyd")
         totals = _add_up(stats, known, memory.threads)
         update = update_centers(state.centers, totals, None, **settings)
-        inertia, squares = _inertia(state, stats, update.explained, memory.stride, measured=value.measured)
+        found = stats.inertia.total() if value.measured else None
+        inertia, squares = _inertia(state, found, update.explained)
+        if found is None and inertia < LEAST_SHARE * squares:  # the first pass with so little of it
+            step = InertiaStep(_inertia_scale(data, value.centers))
+            inertia = engine.fold(data.pinned, step, FixedPair.merge, shared, label="lloyd: inertia").total()
         ends = _ends(state, config, stride, memory.lists, stats.moved, inertia, update.shift, kind, threshold)
         following = _next_pass(state, memory.lists, kind, ends)
         # A far row that becomes a centre is on no list: clusters wait for one until all centres are looked at.
         last = state.iteration + 1 == config.max_iter
         if update.empty and (following != "lists" or last):
-            step = FarStep(min(len(value.centers), FAR_ROWS))
-            far: FarRows = engine.fold(data.pinned, step, FarRows.merge, shared, label="lloyd: far rows")
+            search = FarStep(min(len(value.centers), FAR_ROWS))
+            far: FarRows = engine.fold(data.pinned, search, FarRows.merge, shared, label="lloyd: far rows")
             update = update_centers(state.centers, totals, far, **settings)
     memory.totals = totals
     means, reassigned = update.means, update.reassigned
@@ -512,7 +528,7 @@ def _ends(
     settled = moved == 0 and stride == PLAIN
     # A pass by lists costs little, and what follows it much.
     rtol = config.rtol * (LIST_RTOL if kind == "lists" and lists is not None and lists.full else 1.0)
-    slow = state.iteration > 0 and gain < rtol * state.inertia and not risen
+    slow = config.rtol > 0 and state.iteration > 0 and gain < rtol * state.inertia and not risen
     # Centres that have hardly moved by lists may yet have far to go.
     still = shift <= threshold and (kind != "last" or slow)
     # Passes by lists can go up and down for ever: then it counts what a whole round of them has gained.
@@ -526,13 +542,17 @@ def _shared_value(data: PreparedData, state: LloydState, memory: _Memory, anchor
     previous = memory.last_rule(state, data)
     centers = memory.center_set(state.centers, data)
     measured = _must_measure(state, data.moments.n_rows)
-    scale = data.inertia_scale(float(row_sqnorm(centers.rows).max())) if measured else 1.0
+    scale = _inertia_scale(data, centers) if measured else 1.0
     bounded = None
     if memory.bound_step is not None:
         assert not isinstance(previous, NearCenters)
         bounded = BoundedPass(memory.bound_step, previous, centers)
     lists_of = None if anchor is None else memory.center_set(anchor, data)
     return LloydValue(centers, lists_of, previous, memory.totals is None, data.scales, scale, bounded, measured)
+
+
+def _inertia_scale(data: PreparedData, centers: CenterSet) -> float:
+    return data.inertia_scale(float(row_sqnorm(centers.rows).max()))
 
 
 def _beyond(state: LloydState, entry: Iteration, means: Floats, stride: Stride, *, unit: bool, threads: int) -> Floats:

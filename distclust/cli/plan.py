@@ -16,7 +16,7 @@ from distclust.data.refs import PartitionRef
 from distclust.data.sources import Source
 from distclust.engines.open import open_engine
 from distclust.engines.protocol import Engine, EngineOptions
-from distclust.kernels.bounded import bounds_bytes
+from distclust.kernels.bounded import bounds_bytes, quick_bytes
 from distclust.kernels.near import LISTED
 from distclust.kernels.rounded import rounded_bytes
 from distclust.kernels.screened import screens
@@ -54,8 +54,8 @@ class PlanView:
     block_bytes : int
         Of the largest partition, decoded.
     scratch_bytes : int
-        Decoded rows, row ids, weights, labels, rounded rows, bounds or lists of near centres of all partitions, over
-        all nodes.
+        About: decoded rows, row ids, weights, labels, rounded rows, bounds or lists of near centres of all partitions,
+        over all nodes.
     model_bytes : int
         Centres as the tasks compare them.
     task_bytes : int
@@ -160,7 +160,8 @@ def _kept(job: KMeansJob, k: int, d: int, *, lists: bool) -> int:
     kept = rounded_bytes(1, d) if screens(k, d, job.precision, anywhere=lists) else 0
     if lists:
         return kept + LISTED * _LISTED
-    return kept + (bounds_bytes(1, k, d) if job.algorithm == "auto" and bounds_pay(k, d, 0.0) else 0)
+    bounded = job.algorithm == "auto" and bounds_pay(k, d, 0.0)
+    return kept + (bounds_bytes(1, k) + quick_bytes(1, d) if bounded else 0)
 
 
 @dataclass(frozen=True)

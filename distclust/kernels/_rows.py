@@ -61,7 +61,7 @@ def make_row_sqnorm(dtype: str) -> Any:
 
 @intrinsic
 def prefetch(typing_context, start, count):
-    """Ask for `count` bytes from an address on, to be written soon. It need not be mapped."""
+    """Ask for `count` bytes from an address on, to be used soon. It need not be mapped."""
 
     def codegen(context, builder, signature, arguments):
         start, count = arguments

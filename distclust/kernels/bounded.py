@@ -86,6 +86,51 @@ class QuickCenters(NamedTuple):
     """Largest length of a rounding error, in steps."""
 
 
+class QuickRows:
+    """Rows as `assign_bounded` compares them with centres; they do not change from pass to pass.
+
+    Parameters
+    ----------
+    data : uint8 array
+        See `quick_bytes`; kept and passed on as one piece.
+    n, d : int
+    """
+
+    def __init__(self, data: npt.NDArray[np.uint8], n: int, d: int) -> None:
+        self.data = data
+        cut = 2 * n * _quick_width(d)
+        self.values: npt.NDArray[np.int16] = data[:cut].view(np.int16).reshape(n, _quick_width(d))
+        """int16 [n, q]: rounded to multiples of their steps."""
+        self.floats: npt.NDArray[np.float64] = data[cut:].view(np.float64).reshape(n, 2)
+        """float64 [n, 2]: step, 0 for rows that are not rounded; upper bound of the length of the rounding error."""
+
+
+def quick_bytes(n: int, d: int) -> int:
+    """Return the bytes that n rounded rows of d values take."""
+    return n * (2 * _quick_width(d) + 16)
+
+
+def _quick_width(d: int) -> int:
+    """Return the 16-bit values that a row of d values is rounded to, in whole vectors."""
+    return -(-d // QUICK_LANES) * QUICK_LANES
+
+
+def quick_rows(x: np.ndarray) -> QuickRows:
+    """Round rows for `assign_bounded`.
+
+    Parameters
+    ----------
+    x : float32 or float64 [n, d]
+        Rows, C-contiguous.
+    """
+    x = read_argument(x, "x", tuple(LANES), (None, None))
+    n, d = x.shape
+    rows = QuickRows(aligned_empty((quick_bytes(n, d),), np.uint8), n, d)
+    rows.values[:, d:] = 0
+    _round_kernel(x.dtype.name)(x, rows.values, rows.floats, np.empty(n))
+    return rows
+
+
 class Bounds:
     """Lower bounds of the distances of n rows to k centres, ``floor + step * level``; none where a level is 0.
 
@@ -93,43 +138,36 @@ class Bounds:
     ----------
     data : uint8 array
         See `bounds_bytes`; kept and passed on as one piece, so that levels never meet floors of another pass.
-    n, k, d : int
+    n, k : int
     """
 
-    def __init__(self, data: npt.NDArray[np.uint8], n: int, k: int, d: int) -> None:
+    def __init__(self, data: npt.NDArray[np.uint8], n: int, k: int) -> None:
         self.data = data
-        levels = n * _padded(k)
-        rounded = levels + 2 * n * _quick_width(d)
-        self.levels: npt.NDArray[np.uint8] = data[:levels].reshape(n, _padded(k))
+        width = _padded(k)
+        cut = n * width
+        self.levels: npt.NDArray[np.uint8] = data[:cut].reshape(n, width)
         """uint8 [n, w]: one of each row and centre."""
-        self.quick: npt.NDArray[np.int16] = data[levels:rounded].view(np.int16).reshape(n, _quick_width(d))
-        """int16 [n, q]: the rows, rounded to multiples of steps that follow from their lengths."""
-        self.rows: npt.NDArray[np.float64] = data[rounded:].view(np.float64).reshape(n, _KNOWN)
-        """float64 [n, 5]: floor (not negative, a float32), squared length, upper bound of the squared distance to the
-        row's centre; step of the rounded row, 0 where it is not rounded, and length of its rounding error."""
+        self.rows: npt.NDArray[np.float64] = data[cut:].view(np.float64).reshape(n, _KNOWN)
+        """float64 [n, 3]: floor (not negative, a float32), squared length, upper bound of the squared distance to the
+        row's centre."""
 
     @classmethod
-    def empty(cls, n: int, k: int, d: int) -> Bounds:
+    def empty(cls, n: int, k: int) -> Bounds:
         """Make room for bounds, whatever it holds."""
-        return cls(aligned_empty((bounds_bytes(n, k, d),), np.uint8), n, k, d)
+        return cls(aligned_empty((bounds_bytes(n, k),), np.uint8), n, k)
 
 
-_KNOWN = 5
+_KNOWN = 3
 
 
-def bounds_bytes(n: int, k: int, d: int) -> int:
-    """Return the bytes that bounds of n rows of d values and k centres take."""
-    return n * (_padded(k) + 2 * _quick_width(d) + 8 * _KNOWN)
+def bounds_bytes(n: int, k: int) -> int:
+    """Return the bytes that bounds of n rows and k centres take."""
+    return n * (_padded(k) + 8 * _KNOWN)
 
 
 def _padded(k: int) -> int:
     """Return the levels of a row: those of k centres, in whole words."""
     return -(-k // WORD) * WORD
-
-
-def _quick_width(d: int) -> int:
-    """Return the 16-bit values that a row of d values is rounded to, in whole vectors."""
-    return -(-d // QUICK_LANES) * QUICK_LANES
 
 
 def quick_centers(centers: np.ndarray) -> QuickCenters:
@@ -141,11 +179,12 @@ def quick_centers(centers: np.ndarray) -> QuickCenters:
     """
     centers = read_argument(np.ascontiguousarray(centers), "centers", tuple(LANES), (None, None))
     k, d = centers.shape
-    quick = aligned_empty((k, _quick_width(d)), np.int16)
-    quick[:, d:] = 0
-    steps, sqnorms = np.empty(k, np.float32), np.empty(k, np.float32)
-    error = _quick_kernel(centers.dtype.name)(centers, quick, steps, sqnorms)
-    return QuickCenters(centers, quick, steps, sqnorms, float(error))
+    rows, squares = QuickRows(aligned_empty((quick_bytes(k, d),), np.uint8), k, d), np.empty(k)
+    rows.values[:, d:] = 0
+    error = _round_kernel(centers.dtype.name)(centers, rows.values, rows.floats, squares)
+    steps = rows.floats[:, 0].astype(np.float32)
+    sqnorms = np.where((steps > 0) | (squares == 0), squares, -np.inf).astype(np.float32)
+    return QuickCenters(centers, rows.values, steps, sqnorms, float(error))
 
 
 def level_falls(old: np.ndarray, new: np.ndarray, step: float) -> npt.NDArray[np.uint8]:
@@ -161,6 +200,8 @@ def level_falls(old: np.ndarray, new: np.ndarray, step: float) -> npt.NDArray[np
     -------
     uint8 [w]
     """
+    if old.shape != new.shape:
+        raise ValueError(f"old is of shape {old.shape}, new of shape {new.shape}; both must be the same.")
     moves = np.sqrt(row_sqdist(new, old, np.arange(len(new), dtype=np.int32)))
     falls = np.zeros(_padded(len(new)), np.uint8)
     falls[: len(new)] = np.clip(np.ceil(moves * (1 + 1e-6) / step), (old != new).any(axis=1), 255)
@@ -198,13 +239,12 @@ def first_bounds(
     bounds : Bounds
     """
     x = read_argument(x, "x", packed.dtype.name, (None, packed.n_dims))
-    bounds = Bounds.empty(len(x), packed.n_clusters, packed.n_dims)
+    bounds = Bounds.empty(len(x), packed.n_clusters)
     if screened is None:
         labels = _first_bounds(x, packed, step, bounds)
     else:
         labels = screen_rows(x, packed, screened, bounds.levels, bounds.rows, 1.0 / step, rounded)
-    bounds.quick[:, packed.n_dims :] = 0
-    _quick_rows_kernel(x.dtype.name)(x, np.ascontiguousarray(centers), labels, bounds.quick, bounds.rows)
+    bounds.rows[:, 2] = row_sqdist(x, centers, labels)
     return labels, bounds
 
 
@@ -234,6 +274,7 @@ def _rounding(dtype: str, d: int) -> tuple[float, float]:
 
 def assign_bounded(
     x: np.ndarray,
+    quick: QuickRows,
     own: npt.NDArray[np.int32],
     centers: QuickCenters,
     falls: npt.NDArray[np.uint8],
@@ -247,6 +288,8 @@ def assign_bounded(
     ----------
     x : float32 or float64 [n, d]
         Rows, C-contiguous.
+    quick : QuickRows
+        The same, see `quick_rows`.
     own : int32 [n]
         Centre of each row in the pass that ``bounds`` come from.
     centers : QuickCenters
@@ -273,7 +316,8 @@ def assign_bounded(
     labels, unsure = np.empty(n, np.int32), np.empty(n, np.int64)
     pairs, found = _bounded_kernel(x.dtype.name)(
         x,
-        read_argument(bounds.quick, "quick", "int16", (n, centers.quick.shape[1])),
+        read_argument(quick.values, "quick", "int16", (n, centers.quick.shape[1])),
+        read_argument(quick.floats, "quick", "float64", (n, 2)),
         read_argument(own, "own", "int32", (n,)),
         *centers,
         np.empty(k + 32, np.int32),
@@ -314,57 +358,35 @@ def quick_scale(square):
 def quick_error(left):
     """Return the most that a rounded row is off, in steps, from the sum of squares of what rounding took away.
 
-    In float32 that sum is off by a five-hundredth at most (`MOST_DIMS`), the scaled row by 2^-24 of its length 32767.
+    In float32 that sum is off by a five-hundredth at most (`MOST_DIMS`); the scaled row by 2^-24 of its length, 32767,
+    and so is a centre's step.
     """
     return np.sqrt(np.float64(left)) * (1.0 + 2.0**-9) + 0.01
 
 
 @once
-def _quick_kernel(dtype: str) -> Any:
+def _round_kernel(dtype: str) -> Any:
     size = SIZES[dtype]
     sqnorm_of_row = make_row_sqnorm(dtype)
     round_row = make_round_row(dtype)
     kind = np.float32 if dtype == "float32" else np.float64
 
-    @jit(name=f"quick_centers_{dtype}")
-    def quick_centers(centers, quick, steps, sqnorms):
-        k, d = centers.shape
-        centers_at, quick_at, error = address(centers), address(quick), 0.0
-        for j in range(k):
-            square = sqnorm_of_row(centers_at + j * d * size, d)
-            scale = kind(quick_scale(square))
-            if scale > 0:
-                steps[j], sqnorms[j] = np.float32(1.0 / np.float64(scale)), np.float32(square)
-            else:
-                steps[j], sqnorms[j] = np.float32(0.0), np.float32(0.0 if square == 0 else -np.inf)
-            left = round_row(centers_at + j * d * size, scale, d, quick_at + j * quick.shape[1] * 2)
-            error = max(error, quick_error(left))
-        return error
-
-    return quick_centers
-
-
-@once
-def _quick_rows_kernel(dtype: str) -> Any:
-    size = SIZES[dtype]
-    sqdist_of_row = make_row_sqdist(dtype)
-    round_row = make_round_row(dtype)
-    kind = np.float32 if dtype == "float32" else np.float64
-
-    @jit(name=f"quick_rows_{dtype}")
-    def quick_rows(x, centers, labels, quick, known):
-        """Round rows, and measure their distances to their centres, in one reading."""
+    @jit(name=f"round_quick_{dtype}")
+    def round_quick(x, values, floats, squares):
+        """Round rows, store their steps, errors and squared lengths; return the largest error in steps."""
         n, d = x.shape
-        x_at, centers_at, quick_at = address(x), address(centers), address(quick)
+        x_at, values_at, largest = address(x), address(values), 0.0
         for r in range(n):
-            row_at = x_at + r * d * size
-            known[r, 2] = sqdist_of_row(row_at, centers_at + labels[r] * d * size, d)
-            scale = kind(quick_scale(known[r, 1]))
-            left = round_row(row_at, scale, d, quick_at + r * quick.shape[1] * 2)
-            known[r, 3] = 1.0 / np.float64(scale) if scale > 0 else 0.0
-            known[r, 4] = known[r, 3] * quick_error(left)
+            squares[r] = sqnorm_of_row(x_at + r * d * size, d)
+            scale = kind(quick_scale(squares[r]))
+            left = round_row(x_at + r * d * size, scale, d, values_at + r * values.shape[1] * 2)
+            error = quick_error(left)
+            floats[r, 0] = 1.0 / np.float64(scale) if scale > 0 else 0.0
+            floats[r, 1] = floats[r, 0] * error
+            largest = max(largest, error)
+        return largest
 
-    return quick_rows
+    return round_quick
 
 
 @once
@@ -466,7 +488,8 @@ def _bounded_kernel(dtype: str) -> Any:
 
     @jit(name=f"bounded_{dtype}")
     def bounded(
-        x, rounded, own, centers, quick, steps, sqnorms, error, sums, falls, levels, known, rates, labels, unsure,
+        x, rounded, rounding, own, centers, quick, steps, sqnorms, error, sums, falls, levels, known, rates,
+        labels, unsure,
     ):  # fmt: skip
         n, d = x.shape
         k, w = centers.shape[0], levels.shape[1]
@@ -490,9 +513,9 @@ def _bounded_kernel(dtype: str) -> Any:
                 prefetch(rounded_at + (r + 1) * padded * 2, padded * 2)
             row_at, quick_row, mine = x_at + r * d * size, rounded_at + r * padded * 2, own[r]
             near, square = known[r, 2], known[r, 1]
-            step, base, slack = known[r, 3], np.float32(square), 0.0
+            step, base, slack = rounding[r, 0], np.float32(square), 0.0
             if step > 0:
-                slack = 2.0 * (_LENGTH_UP * step * error + known[r, 4] * (_QUICK_LENGTH + 1.0 + error))
+                slack = 2.0 * (_LENGTH_UP * step * error + rounding[r, 1] * (_QUICK_LENGTH + 1.0 + error))
             elif square != 0:
                 base = np.float32(-np.inf)
             measured = False

@@ -209,7 +209,7 @@ def screen_rows(
         See `assign_labels`.
     levels : uint8 [n, w] or [0, 0]
         See `distclust.kernels.bounded.Bounds`.
-    known : float64 [n, 5] or [0, 0]
+    known : float64 [n, 3] or [0, 0]
         Takes floor and squared length of each row.
     per_length : float
         Levels of a unit of length.

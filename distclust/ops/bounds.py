@@ -13,11 +13,14 @@ from distclust.kernels.bounded import (
     MOST_DIMS,
     Bounds,
     QuickCenters,
+    QuickRows,
     assign_bounded,
     bounds_bytes,
     first_bounds,
     level_falls,
+    quick_bytes,
     quick_centers,
+    quick_rows,
 )
 from distclust.ops.centers import CenterSet
 
@@ -52,7 +55,8 @@ REACH = 1.0
 """Bounds tell distances apart up to so many times the root mean squared distance, above a row's nearest centre."""
 
 MOST_BYTES_PER_VALUE = 16
-"""Bounds take about n * k bytes; no more than so many for each of the n * d values of the rows."""
+"""Bounds take about n * k bytes, and the rounded rows two for each of the n * d values; no more bounds than so many for
+each of these."""
 
 
 def bounds_pay(n_clusters: int, width: int, moved_share: float) -> bool:
@@ -118,19 +122,29 @@ class BoundedPass:
             rounded = None if now.screened is None else now.rounded(block, context)
             labels, bounds = first_bounds(block.x, now.rows, now.packed, self.step, now.screened, rounded)
         else:
+            quick = _take_quick(block, context)
             labels, _ = assign_bounded(
-                block.x, old, self.quick, self.falls, bounds, self.step, lambda: self.centers.packed
+                block.x, quick, old, self.quick, self.falls, bounds, self.step, lambda: self.centers.packed
             )
+            context.state.whole.give("quick", str(block.n), quick.data)
         state.put("labels", tag, labels)
         state.give("bounds", self._tag(self.centers), bounds.data)
         return labels
 
     def _take(self, block: Block, context: StepContext) -> Bounds | None:
         data = None if self.previous is None else context.state.take("bounds", self._tag(self.previous))
-        shape = block.n, len(self.centers), block.d
+        shape = block.n, len(self.centers)
         if data is None or data.shape != (bounds_bytes(*shape),) or data.dtype != np.uint8:
             return None
         return Bounds(data, *shape)
 
     def _tag(self, centers: CenterSet) -> str:
         return f"{centers.tag}-{self.step.hex()}"
+
+
+def _take_quick(block: Block, context: StepContext) -> QuickRows:
+    """Return the rows as they are compared with centres: from the state, where they stay whatever the centres."""
+    data = context.state.whole.take("quick", str(block.n))
+    if data is None or data.shape != (quick_bytes(block.n, block.d),) or data.dtype != np.uint8:
+        return quick_rows(block.x)
+    return QuickRows(data, block.n, block.d)

@@ -104,6 +104,25 @@ def test_an_inertia_that_sums_have_no_digits_for_is_measured(engine: Engine, blo
     assert result.history[-1].inertia == pytest.approx(exact, rel=1e-12)
 
 
+def test_an_inertia_that_falls_to_few_digits_is_measured_at_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = np.repeat(np.array([[0.0], [1.0], [2.0], [5.0]]) * 1e6, 50, axis=0)
+    groups += 1e-3 * np.random.default_rng(0).normal(size=(200, 1))
+    apart = groups.reshape(4, 50)
+    within = ((apart - apart.mean(axis=1, keepdims=True)) ** 2).sum()
+    # The empty cluster takes a row of the third group: the third pass is the first with a centre in each.
+    config = KMeansConfig(n_clusters=4, init=np.array([[0.0], [1e6], [5e6], [1e9]]), rtol=0, tol=0)
+    with prepared(engine, groups, precision="float64") as data:
+        inertia = [h.inertia for h in fit_kmeans(engine, data, config).history]
+        monkeypatch.setattr(lloyd, "LEAST_SHARE", 0.0)
+        summed = [h.inertia for h in fit_kmeans(engine, data, config).history]
+    assert inertia[1] > 1e12
+    assert (1 - 1e-6) * within <= inertia[2] < 1e3 * within
+    assert inertia[-1] == pytest.approx(within, rel=1e-6)
+    assert summed[2] != pytest.approx(inertia[2], rel=1e-3), "sums have no digits for it"
+
+
 def test_each_stopping_rule_stops(engine: Engine) -> None:
     X = np.random.default_rng(0).normal(size=(2000, 4))
 

@@ -20,6 +20,7 @@ from distclust.engines.events import Event, StageEnded, TaskEnded
 from distclust.engines.local import LocalEngine
 from distclust.engines.protocol import CancelToken, EngineOptions
 from distclust.errors import CancelledError, DataError, UsageError
+from distclust.ops import bounds
 from distclust.ops.assign import assign
 from distclust.testing.hostile import HostileEngine
 from tests.algorithms.rows import prepared, random_sizes
@@ -190,3 +191,17 @@ def test_limits_of_the_knee() -> None:
     assert knee([2, 4, 8, 16], line) is None
     line[2] *= np.exp(-1.01 * KNEE_DEPTH)
     assert knee([2, 4, 8, 16], line) == 8
+
+
+def test_all_k_share_the_rows_that_bounds_need_rounded(
+    bounds_always: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounded: list[int] = []
+    quick_rows = bounds.quick_rows
+    monkeypatch.setattr(bounds, "quick_rows", lambda x: rounded.append(len(x)) or quick_rows(x))
+    X = np.random.default_rng(0).normal(size=(4000, 40)).astype(np.float32)
+    configs = [KMeansConfig(n_clusters=k, seed=1, fit_mode="full", rtol=0, max_iter=12) for k in (20, 30, 40)]
+    with LocalEngine(2) as engine, prepared(engine, X, [1500, 2500]) as data:
+        fit_sweep(engine, data, configs)
+    assert len(bounds_always) >= 3 * 2 * 5
+    assert sorted(rounded) == [1500, 2500]

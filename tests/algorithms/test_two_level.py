@@ -18,7 +18,7 @@ from distclust.algorithms.kmeans_config import KMeansConfig
 from distclust.algorithms.two_level import fit_two_level, is_two_level
 from distclust.artifacts.checkpoint import Checkpoints
 from distclust.data.storage import Storage, open_storage
-from distclust.engines.events import Event, TaskEnded
+from distclust.engines.events import Event, IterationEnded, TaskEnded
 from distclust.engines.local import LocalEngine
 from distclust.engines.protocol import CancelToken, Engine, EngineOptions
 from distclust.errors import CancelledError, DataError, UsageError
@@ -104,6 +104,23 @@ def test_partitions_and_engines_agree(
         whole = bits(local, X, None, config, **how)
         assert bits(local, X, random_sizes(rng, 3000, 9), config, **how) == whole
         assert bits(hostile, X, random_sizes(rng, 3000, 6), config, **how) == whole
+
+
+def test_cells_of_a_sample_are_fitted_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(two_level, "LEAST_CELL_ROWS", 2_000)
+    monkeypatch.setattr(two_level, "ROWS_PER_CELL", 50)
+    passes: list[IterationEnded] = []
+
+    def emit(event: Event) -> None:
+        if isinstance(event, IterationEnded) and event.stage == "lloyd":
+            passes.append(event)
+
+    X = np.random.default_rng(1).random((9000, 4)).astype(np.float32)
+    with LocalEngine(2, EngineOptions(emit=emit)) as engine, prepared(engine, X) as data:
+        fit_two_level(engine, data, two(150))
+    inertia = [event.inertia for event in passes]
+    assert len(inertia) > 5
+    assert inertia == sorted(inertia, reverse=True)
 
 
 def test_large_groups_are_clustered_on_a_sample_of_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,9 @@ from distclust.kernels.bounded import (
     bounds_bytes,
     first_bounds,
     level_falls,
+    quick_bytes,
     quick_centers,
+    quick_rows,
 )
 from distclust.kernels.heads import head_axes
 from distclust.kernels.lloyd import row_sqdist
@@ -66,11 +68,11 @@ def compare(x: np.ndarray, centers: list[np.ndarray], step: float, screen: bool 
     expected, _ = assign_nearest(x, pack_centers(centers[0]))
     assert np.array_equal(labels, expected)
     assert np.array_equal(bounds.rows[:, 2], row_sqdist(x, centers[0], expected))
-    pairs = []
+    pairs, rounded = [], quick_rows(x)
     for before, now in pairwise(centers):
         falls = level_falls(before, now, step)
         labels, compared = assign_bounded(
-            x, labels, quick_centers(now), falls, bounds, step, partial(pack_centers, now)
+            x, rounded, labels, quick_centers(now), falls, bounds, step, partial(pack_centers, now)
         )
         expected, _ = assign_nearest(x, pack_centers(now))
         assert np.array_equal(labels, expected)
@@ -84,7 +86,7 @@ def compare(x: np.ndarray, centers: list[np.ndarray], step: float, screen: bool 
     kind=st.sampled_from(KINDS),
     seed=st.integers(0, 10**6),
     n=st.sampled_from([0, 1, 11, 12, 13, 47, 48, 49, 241, 700]),
-    d=st.sampled_from([1, 2, 7, 16, 31, 32, 33, 48, 65]),
+    d=st.sampled_from([1, 2, 7, 16, 31, 32, 33, 48, 65, 200]),
     k=st.sampled_from([1, 2, 15, 16, 17, 40, 63, 64, 65, 130]),
     dtype=st.sampled_from(["float32", "float64"]),
     move=st.sampled_from([0.0, 1e-6, 0.01, 0.5]),
@@ -125,6 +127,7 @@ def test_bounds_are_below_every_distance(kind: str, dtype: str, d: int, h: int) 
     packed = pack_centers(centers)
     head = head_axes(np.linalg.svd(x.astype(float), full_matrices=False)[2][:h].T) if h else None
     labels, bounds = first_bounds(x, centers, packed, step, screen_centers(centers, packed, head))
+    rounded = quick_rows(x)
     for _ in range(5):
         exact = np.sqrt(((x[:, None].astype(float) - centers[None]) ** 2).sum(-1))
         told = bounds.levels[:, :70] > 0
@@ -134,7 +137,7 @@ def test_bounds_are_below_every_distance(kind: str, dtype: str, d: int, h: int) 
         before, centers = centers, (centers + 0.05 * rng.normal(size=centers.shape)).astype(dtype)
         falls = level_falls(before, centers, step)
         labels, _ = assign_bounded(
-            x, labels, quick_centers(centers), falls, bounds, step, partial(pack_centers, centers)
+            x, rounded, labels, quick_centers(centers), falls, bounds, step, partial(pack_centers, centers)
         )
 
 
@@ -157,7 +160,6 @@ def test_rows_that_are_rounded_before_get_the_same_bounds(kind: str, h: int) -> 
     again = first_bounds(x, centers, packed, step, screened, round_rows(x, head))
     assert again[0].tobytes() == labels.tobytes()
     assert again[1].rows.tobytes() == bounds.rows.tobytes()
-    assert again[1].quick.tobytes() == bounds.quick.tobytes()
     assert again[1].levels[:, :70].tobytes() == levels.tobytes()
     with pytest.raises(ValueError, match=r"^rounded is int8 of shape \(4199, 64\).*shape \(4200, 64\) is needed"):
         first_bounds(x, centers, packed, step, screened, round_rows(x[1:], head))
@@ -206,7 +208,8 @@ def test_a_level_falls_only_with_its_center() -> None:
 
 
 def test_the_bytes_of_bounds_are_counted() -> None:
-    assert bounds_bytes(10, 65, 70) == Bounds.empty(10, 65, 70).data.nbytes == 10 * (128 + 2 * 128 + 40)
+    assert bounds_bytes(10, 65) == Bounds.empty(10, 65).data.nbytes == 10 * (128 + 24)
+    assert quick_bytes(10, 70) == quick_rows(np.ones((10, 70), np.float32)).data.nbytes == 10 * (2 * 128 + 16)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -214,19 +217,19 @@ def test_the_bytes_of_bounds_are_counted() -> None:
 @pytest.mark.parametrize("kind", ["plain", "offset", "line", "tiny", "huge", "mixed", "zeros"])
 def test_what_rounding_took_away_is_bounded_and_not_much_overrated(kind: str, d: int, dtype: str) -> None:
     x = rows_of(kind, np.random.default_rng(4), 60, d).astype(dtype)
-    centers = rows_of("plain", np.random.default_rng(5), 3, d).astype(dtype)
-    _, bounds = first_bounds(x, centers, pack_centers(centers), 0.1)
-    steps, told = bounds.rows[:, 3], bounds.rows[:, 4]
+    found = quick_rows(x)
+    steps, told = found.floats.T
     whole = x.astype(np.float64)
-    off = np.sqrt(((whole - steps[:, None] * bounds.quick[:, :d]) ** 2).sum(axis=1))
+    off = np.sqrt(((whole - steps[:, None] * found.values[:, :d]) ** 2).sum(axis=1))
     rounded = steps > 0
     assert (off[rounded] <= told[rounded]).all()
     assert (told[rounded] <= 1.01 * off[rounded] + 0.011 * steps[rounded]).all()
     lengths = np.sqrt((whole**2).sum(axis=1))
     assert (rounded == ((lengths > 1e-15) & (lengths < 1e15))).all()
-    assert not bounds.quick[:, d:].any()
+    assert not found.values[:, d:].any()
     same = quick_centers(x)
-    np.testing.assert_array_equal(same.quick, bounds.quick)
+    np.testing.assert_array_equal(same.quick, found.values)
+    assert (np.isneginf(same.sqnorms) == (~rounded & (lengths > 0))).all()
     assert same.error >= (told[rounded] / steps[rounded]).max(initial=0) * (1 - 1e-12)
 
 
@@ -245,24 +248,45 @@ def test_rows_are_read_only_where_several_centers_may_be_nearest() -> None:
     unseen[~clear] = x[~clear]
     falls = level_falls(centers, moved, step)
     found, pairs = assign_bounded(
-        unseen, labels, quick_centers(moved), falls, bounds, step, partial(pack_centers, moved)
+        unseen, quick_rows(x), labels, quick_centers(moved), falls, bounds, step, partial(pack_centers, moved)
     )
     assert pairs > 100, "several bounds were in doubt"
     np.testing.assert_array_equal(found, sure)
 
 
 @pytest.mark.parametrize("width", [w for w in (0, 16, 32) if w <= machine().short_products])
-def test_sums_of_products_do_not_depend_on_the_instruction(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pairs", [1, 4])
+def test_sums_of_products_do_not_depend_on_the_instruction(
+    width: int, pairs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(_bytes, "machine", lambda: machine()._replace(short_products=width))
-    products = _bytes.make_products(4)
+    products = _bytes.make_products(pairs)
 
     @numba.njit
     def run(x: np.ndarray, centers: np.ndarray, ids: np.ndarray, out: np.ndarray) -> None:
         products(address(x), address(centers), centers.shape[1] * 2, address(ids), x.shape[0], address(out))
 
     rng = np.random.default_rng(3)
-    x = rng.integers(-4000, 4000, 64).astype(np.int16)
-    centers = rng.integers(-4000, 4000, (9, 64)).astype(np.int16)
-    ids, out = np.array([8, 0, 3, 3], np.int32), np.empty(4, np.int32)
+    x = rng.integers(-2000, 2000, 192).astype(np.int16)
+    centers = rng.integers(-2000, 2000, (9, 192)).astype(np.int16)
+    ids, out = np.array([8, 0, 3, 3], np.int32), np.full(5, -1, np.int32)
     run(x, centers, ids, out)
-    assert out.tolist() == (centers[ids].astype(int) @ x).tolist()
+    assert out[:pairs].tolist() == (centers[ids[:pairs]].astype(int) @ x).tolist()
+    assert (out[pairs:] == -1).all()
+
+
+def test_arguments_are_checked() -> None:
+    x = np.ones((8, 5), np.float32)
+    packed, quick = pack_centers(x), quick_rows(x)
+    with pytest.raises(ValueError, match=r"^centers is float64"):
+        first_bounds(x, x.astype(float), packed, 1.0)
+    with pytest.raises(ValueError, match=r"^centers is float32 of shape \(8, 4\)"):
+        first_bounds(x, np.ascontiguousarray(x[:, :4]), packed, 1.0)
+    with pytest.raises(ValueError, match=r"old is of shape \(7, 5\), new of shape \(8, 5\)"):
+        level_falls(x[:7], x, 1.0)
+    labels, bounds = first_bounds(x, x, packed, 1.0)
+    with pytest.raises(ValueError, match=r"^quick is int16 of shape \(7, 64\).*\(8, 64\) is needed"):
+        assign_bounded(
+            x, quick_rows(x[:7]), labels, quick_centers(x), level_falls(x, x, 1.0), bounds, 1.0, lambda: packed
+        )
+    assert quick.values.shape == (8, 64)
