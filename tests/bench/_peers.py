@@ -7,6 +7,7 @@ engine and hands it the rows; later calls for the same array only fit. So the se
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
 import sys
@@ -118,5 +119,10 @@ def _session() -> Any:
         builder = builder.config(name, value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
-    atexit.register(session.stop)
+    atexit.register(_stop, session)
     return session
+
+
+def _stop(session: Any) -> None:
+    with contextlib.suppress(OSError):  # its virtual machine may be that of our engine, and gone with it
+        session.stop()
