@@ -53,7 +53,7 @@ Rows = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
 
 TWO_LEVEL_CLUSTERS = 20_000
-"""``strategy="auto"`` takes two levels from so many clusters on: there both ways take as long (``DESIGN.md``)."""
+"""``strategy="auto"`` takes two levels from so many clusters on: from there on they take less time (``DESIGN.md``)."""
 
 EXACT_CLUSTERS = 50_000
 """Up to so many clusters final labels are those of the nearest of all centres: one pass of n * k distances."""
