@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from distclust.data.block import Block
 from distclust.engines.protocol import Engine, StepContext
-from distclust.kernels.lloyd import fixed_sums, row_sqdist, row_sqnorm
+from distclust.kernels.lloyd import row_sqdist, row_sqnorm
 from distclust.kernels.random import uniform
 from distclust.ops.centers import CenterSet
 from distclust.ops.profile import PreparedData
 from distclust.ops.sample import draw_rows
+from distclust.ops.totals import weighted_total
 from distclust.stats.extremes import KeyedRows
 from distclust.stats.fixed import FixedPair
 
@@ -131,8 +132,7 @@ class CandidateStep:
     def __call__(self, block: Block, value: Candidates, context: StepContext) -> CandidateStats:
         """Measure a block."""
         labels, sqdist = _nearest_candidate(block, value, context)
-        potential = FixedPair.zeros(1, value.scale)
-        fixed_sums(sqdist, block.weights, np.zeros(block.n, np.int32), potential.scale, potential.high, potential.low)
+        potential = weighted_total(sqdist, block.weights, value.scale)
         k = len(value)
         if block.weights is None:
             return CandidateStats(potential, np.bincount(labels, minlength=k).astype(np.int64))

@@ -20,13 +20,14 @@ from distclust.algorithms.vectors import representable
 from distclust.data.block import Block
 from distclust.engines.events import IterationEnded, StageEnded, StageStarted
 from distclust.engines.protocol import Engine, StepContext
-from distclust.kernels.lloyd import accumulate, accumulate_moved, farthest, fixed_sums, row_sqdist, row_sqnorm
+from distclust.kernels.lloyd import accumulate, accumulate_moved, farthest, row_sqdist, row_sqnorm
 from distclust.kernels.slices import in_slices
 from distclust.kernels.updates import cluster_means, step_beyond
 from distclust.ops.bounds import BoundedPass, bounds_pay, level_step
 from distclust.ops.centers import CenterSet, LabelRule
 from distclust.ops.near import NearCenters
 from distclust.ops.profile import PreparedData
+from distclust.ops.totals import weighted_total
 from distclust.stats.extremes import FarRows
 from distclust.stats.fixed import FixedPair, SumScales
 from distclust.stats.lloyd import ClusterSums, LloydStats
@@ -143,8 +144,8 @@ class LloydStep:
             labels = value.bounded.labels(block, old, context)
         else:
             labels = value.rule.labels(block, context)
-        none = FixedPair.zeros(1, value.inertia_scale)
-        inertia = _measured(block, labels, value, value.inertia_scale) if value.measured else none
+        scale = value.inertia_scale
+        inertia = _measured(block, labels, value, scale) if value.measured else FixedPair.zeros(1, scale)
         moved = block.n if old is None else int(np.count_nonzero(old != labels))
         sums = _totals(block, labels, value) if old is None or value.totals else _changes(block, old, labels, value)
         return LloydStats((sums,), inertia, moved)
@@ -179,10 +180,7 @@ class FarStep:
 
 
 def _measured(block: Block, labels: npt.NDArray[np.int32], value: LloydValue, scale: float) -> FixedPair:
-    inertia = FixedPair.zeros(1, scale)
-    sqdist = row_sqdist(block.x, value.centers.rows, labels)
-    fixed_sums(sqdist, block.weights, np.zeros(block.n, np.int32), scale, inertia.high, inertia.low)
-    return inertia
+    return weighted_total(row_sqdist(block.x, value.centers.rows, labels), block.weights, scale)
 
 
 def _totals(block: Block, labels: npt.NDArray[np.int32], value: LloydValue) -> ClusterSums:

@@ -21,7 +21,8 @@ WORD = 64
 """Bounds that are tested together: bits of a mask."""
 
 QUICK_LANES = 64
-"""16-bit values that are multiplied together, as two vectors: one sum would wait for itself."""
+"""16-bit values that are multiplied together, as two vectors: one sum would wait for itself. Rounded rows are padded to
+a multiple of it."""
 
 PAIRS = 4
 """Rounded centres that one rounded row is multiplied with together. 8 and 16 took as long per pair, and pad more."""
@@ -156,7 +157,7 @@ def make_products(pairs: int) -> Any:
                 for half in range(2):
                     at = emit.add(i, half * QUICK_LANES // 2)
                     values = emit.load(emit.place(x, at, 2), shorts, 2)
-                    for total, start in zip(sums[half * pairs :], starts, strict=False):
+                    for total, start in zip(sums[half * pairs : (half + 1) * pairs], starts, strict=True):
                         other = emit.load(emit.place(start, at, 2), shorts, 2)
                         out.append(builder.add(total, _multiply(emit, values, other)))
                 return out

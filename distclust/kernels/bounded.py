@@ -44,7 +44,7 @@ from distclust.kernels._ukernel import make_lane_minimum, make_score_tile
 from distclust.kernels.aligned import aligned_empty
 from distclust.kernels.lloyd import row_sqdist
 from distclust.kernels.nearest import PackedCenters, assign_nearest
-from distclust.kernels.rounded import RoundedRows
+from distclust.kernels.rounded import LEAST_LENGTH, MOST_LENGTH, RoundedRows
 from distclust.kernels.screened import ScreenedCenters, screen_rows
 
 _BLOCK_ROWS = 48
@@ -66,9 +66,6 @@ _QUICK_LENGTH = 32767.0
 
 _LENGTH_UP = _QUICK_LENGTH * (1 + 2.0**-18)
 """Above the length of a row, in its steps."""
-
-_LEAST_LENGTH, _MOST_LENGTH = 1e-15, 1e15
-"""Lengths of rows and centres that are rounded: their squares are far from the ends of float32."""
 
 
 class QuickCenters(NamedTuple):
@@ -123,12 +120,16 @@ def quick_rows(x: np.ndarray) -> QuickRows:
     x : float32 or float64 [n, d]
         Rows, C-contiguous.
     """
-    x = read_argument(x, "x", tuple(LANES), (None, None))
+    return _round(read_argument(x, "x", tuple(LANES), (None, None)))[0]
+
+
+def _round(x: np.ndarray) -> tuple[QuickRows, npt.NDArray[np.float64], float]:
+    """Return the rounded rows, their squared lengths, and the largest rounding error in steps."""
     n, d = x.shape
-    rows = QuickRows(aligned_empty((quick_bytes(n, d),), np.uint8), n, d)
+    rows, squares = QuickRows(aligned_empty((quick_bytes(n, d),), np.uint8), n, d), np.empty(n)
     rows.values[:, d:] = 0
-    _round_kernel(x.dtype.name)(x, rows.values, rows.floats, np.empty(n))
-    return rows
+    error = _round_kernel(x.dtype.name)(x, rows.values, rows.floats, squares)
+    return rows, squares, float(error)
 
 
 class Bounds:
@@ -178,13 +179,10 @@ def quick_centers(centers: np.ndarray) -> QuickCenters:
     centers : float32 or float64 [k, d]
     """
     centers = read_argument(np.ascontiguousarray(centers), "centers", tuple(LANES), (None, None))
-    k, d = centers.shape
-    rows, squares = QuickRows(aligned_empty((quick_bytes(k, d),), np.uint8), k, d), np.empty(k)
-    rows.values[:, d:] = 0
-    error = _round_kernel(centers.dtype.name)(centers, rows.values, rows.floats, squares)
+    rows, squares, error = _round(centers)
     steps = rows.floats[:, 0].astype(np.float32)
     sqnorms = np.where((steps > 0) | (squares == 0), squares, -np.inf).astype(np.float32)
-    return QuickCenters(centers, rows.values, steps, sqnorms, float(error))
+    return QuickCenters(centers, rows.values, steps, sqnorms, error)
 
 
 def level_falls(old: np.ndarray, new: np.ndarray, step: float) -> npt.NDArray[np.uint8]:
@@ -351,7 +349,7 @@ def winner_limit(near, square, rate, least):
 def quick_scale(square):
     """Return what a row of a squared length is multiplied with before it is rounded; 0 for rows that are not."""
     length = np.sqrt(square)
-    return _QUICK_LENGTH / length if _LEAST_LENGTH < length < _MOST_LENGTH else 0.0
+    return _QUICK_LENGTH / length if LEAST_LENGTH < length < MOST_LENGTH else 0.0
 
 
 @jit

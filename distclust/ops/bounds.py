@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distclust.data.block import Block
+from distclust.data.state import RowState
 from distclust.engines.protocol import StepContext
 from distclust.kernels.bounded import (
     MOST_DIMS,
@@ -116,7 +117,7 @@ class BoundedPass:
         known = state.get("labels", tag)
         if known is not None and known.shape == (block.n,) and known.dtype == np.int32:
             return known
-        bounds = self._take(block, context)
+        bounds = self._take_bounds(block, context)
         if bounds is None or old is None:
             now = self.centers
             rounded = None if now.screened is None else now.rounded(block, context)
@@ -131,20 +132,24 @@ class BoundedPass:
         state.give("bounds", self._tag(self.centers), bounds.data)
         return labels
 
-    def _take(self, block: Block, context: StepContext) -> Bounds | None:
-        data = None if self.previous is None else context.state.take("bounds", self._tag(self.previous))
-        shape = block.n, len(self.centers)
-        if data is None or data.shape != (bounds_bytes(*shape),) or data.dtype != np.uint8:
+    def _take_bounds(self, block: Block, context: StepContext) -> Bounds | None:
+        n, k = block.n, len(self.centers)
+        if self.previous is None:
             return None
-        return Bounds(data, *shape)
+        data = _take(context.state, "bounds", self._tag(self.previous), bounds_bytes(n, k))
+        return None if data is None else Bounds(data, n, k)
 
     def _tag(self, centers: CenterSet) -> str:
         return f"{centers.tag}-{self.step.hex()}"
 
 
+def _take(state: RowState, kind: str, tag: str, size: int) -> npt.NDArray[np.uint8] | None:
+    """Take so many bytes from a state; None if it has others, or none."""
+    data = state.take(kind, tag)
+    return None if data is None or data.shape != (size,) or data.dtype != np.uint8 else data
+
+
 def _take_quick(block: Block, context: StepContext) -> QuickRows:
     """Return the rows as they are compared with centres: from the state, where they stay whatever the centres."""
-    data = context.state.whole.take("quick", str(block.n))
-    if data is None or data.shape != (quick_bytes(block.n, block.d),) or data.dtype != np.uint8:
-        return quick_rows(block.x)
-    return QuickRows(data, block.n, block.d)
+    data = _take(context.state.whole, "quick", str(block.n), quick_bytes(block.n, block.d))
+    return quick_rows(block.x) if data is None else QuickRows(data, block.n, block.d)
